@@ -1,0 +1,54 @@
+# Every target sets itself up: scripts/setup.sh makes .venv from requirements.lock, once.
+#   make PYTHON=/path/to/python3.12 ...   which Python to build it with
+#   make test ARGS="-k schedule -x"       arguments handed on
+SHELL := /bin/sh
+VENV ?= .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+ARGS ?=
+UV_VERSION := 0.13.9
+export VENV PYTHON
+
+# With several test processes, one thread each: torch would start as many as there are cores.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint golden bench lock clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+setup: ## Make .venv and install the locked packages (every target does this by itself)
+	@sh scripts/setup.sh
+
+demo: setup ## The whole pipeline on real handwritten digits, with a report at the end
+	@$(BIN)/epg run --recipe digits $(ARGS)
+
+test: setup ## All tests (WORKERS=2, ARGS="-k name")
+	@$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+lint: setup ## ruff, mypy, and the compiled pipeline is fresh
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/python -m mypy
+	@$(BIN)/epg compile --check
+
+golden: setup ## Compile components and pipeline, rewrite the golden files (look at the diff)
+	@$(BIN)/epg compile
+	@$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --update-golden $(ARGS) tests/golden
+
+bench: setup ## Run every benchmark; results as JSON in benchmarks/results/
+	@mkdir -p benchmarks/results
+	@set -e; for script in benchmarks/*.py; do \
+	    [ -e "$$script" ] || { echo "There is no benchmark in benchmarks/ yet."; break; }; \
+	    name=$$(basename "$$script" .py); \
+	    echo "$$name"; \
+	    $(BIN)/python "$$script" --output "benchmarks/results/$$name.json" $(ARGS); \
+	done
+
+lock: ## Pin every dependency anew, with hashes, for all platforms; a week's cool-down
+	@sh scripts/lock.sh $(UV_VERSION) $(ARGS)
+
+clean: ## Remove .venv and caches; runs/ stays
+	@rm -rf $(VENV) $(VENV).lock .venv-lock .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	@find . -name __pycache__ -type d -not -path './runs/*' -prune -exec rm -rf {} +

@@ -1,0 +1,35 @@
+"""Step `shard`: a signature; the work is in `epg.stages.shard`."""
+
+from kfp import dsl
+
+from components import TRAIN_IMAGE
+
+
+@dsl.component(base_image=TRAIN_IMAGE, install_kfp_package=False)
+def shard(
+    shards: dsl.Output[dsl.Dataset],
+    recipe: str,
+    overrides: dict,
+    store: str,
+    run_name: str,
+):
+    """Write the images of the recipe's source as tar shards into the store.
+
+    Args:
+        shards: the manifest (JSON): keys, sizes and SHA-256 of the tar shards in the store,
+            number of images per split and class, names of the classes.
+        recipe: name of a packaged recipe (`digits`), or a whole recipe as YAML text.
+        overrides: dotted key -> value, laid over the recipe: `{"pretrain.steps": 100}`.
+        store: URI of the object store's root: `/absolute/folder`, `s3://BUCKET/PREFIX` or
+            `minio://HOST:PORT/BUCKET/PREFIX`.
+        run_name: name of the run; its results lie under `<store>/<run_name>/`.
+    """
+    from epg.stages.shard import shard_component
+
+    shard_component(
+        shards=shards,
+        recipe=recipe,
+        overrides=overrides,
+        store=store,
+        run_name=run_name,
+    )

@@ -1,0 +1,121 @@
+"""The whole of EPG as one pipeline, from raw images to registered models and a report.
+
+    shard -> reference-statistics, pretrain -> finetune-* -> evaluate-* -> gate-* -> register-*
+
+Both objectives are branches on a pipeline parameter; a branch that is not wanted does not run.
+No task outside a condition may consume what one inside made, so the report is the exit handler:
+it reads the run's results from the store, and also tells of a run that failed. Conditions look
+at pipeline parameters and at single return values only: the local runner takes no others.
+"""
+
+from kfp import dsl
+from kfp.dsl import PipelineTask
+
+from components import TOOLS_IMAGE, TRAIN_IMAGE
+from components.count_gflops.component import count_gflops
+from components.evaluate.component import evaluate
+from components.finetune.component import finetune
+from components.gate.component import gate
+from components.pretrain.component import pretrain
+from components.reference_statistics.component import reference_statistics
+from components.register.component import register
+from components.report.component import report
+from components.shard.component import shard
+from pipelines import policy
+
+
+@dsl.pipeline(
+    name="epg-full",
+    description="Shard, pre-train, fine-tune, evaluate, gate and register pixel-space generators.",
+)
+def epg_full(
+    recipe: str = "digits",
+    overrides: dict = {},  # noqa: B006 - compiled into the default, never shared
+    run_name: str = "digits",
+    store: str = "s3://epg/runs",
+    denoising: bool = True,
+    consistency: bool = True,
+    image: str = TRAIN_IMAGE,
+    tools_image: str = TOOLS_IMAGE,
+    cpu: str = "2000m",
+    memory: str = "8Gi",
+    accelerator_type: str = "nvidia.com/gpu",
+    accelerator_count: str = "0",
+):
+    """Run all stages of one recipe.
+
+    Args:
+        recipe: name of a packaged recipe (digits), or a whole recipe as YAML text.
+        overrides: dotted key to value, laid over the recipe, as in {"pretrain.steps": 100}.
+        run_name: name of the run; the same name again resumes it and reuses finished stages.
+        store: root of the object store: s3://BUCKET/PREFIX, minio://HOST:PORT/BUCKET/PREFIX or
+            a folder that all steps share. Credentials come from the environment of the steps.
+        denoising: train, evaluate and register the diffusion model.
+        consistency: train, evaluate and register the one-step consistency model.
+        image: container image of the steps that compute (torch).
+        tools_image: container image of gate, register and report.
+        cpu: CPU limit of a computing step, as in 2000m.
+        memory: memory limit of a computing step, as in 8Gi.
+        accelerator_type: resource name of the accelerator of the computing steps.
+        accelerator_count: accelerators of a computing step, as text; 0 is none.
+    """
+    common = {"recipe": recipe, "overrides": overrides, "store": store, "run_name": run_name}
+
+    def computing(task: PipelineTask, name: str) -> PipelineTask:
+        policy.retried(policy.runs_in(policy.named(task, name), image))
+        return policy.sized(task, cpu, memory)
+
+    def training(task: PipelineTask, name: str) -> PipelineTask:
+        policy.accelerated(computing(task, name), accelerator_type, accelerator_count)
+        return policy.uncached(task)
+
+    def deciding(task: PipelineTask, name: str) -> PipelineTask:
+        return policy.uncached(policy.runs_in(policy.named(task, name), tools_image))
+
+    def branch(objective: str) -> None:
+        generator = training(
+            finetune(
+                shards=shards.outputs["shards"],
+                encoder=encoder.outputs["encoder"],
+                objective=objective,
+                **common,
+            ),
+            f"finetune-{objective}",
+        ).outputs["generator"]
+        judged = computing(
+            evaluate(
+                shards=shards.outputs["shards"],
+                statistics=statistics.outputs["statistics"],
+                generator=generator,
+                objective=objective,
+                **common,
+            ),
+            f"evaluate-{objective}",
+        )
+        metrics = policy.cached(
+            policy.accelerated(judged, accelerator_type, accelerator_count)
+        ).outputs["metrics"]
+        verdict = deciding(
+            gate(metrics=metrics, objective=objective, **common), f"gate-{objective}"
+        )
+        with dsl.If(verdict.output == "pass", name=f"passed-{objective}"):
+            deciding(
+                register(generator=generator, metrics=metrics, objective=objective, **common),
+                f"register-{objective}",
+            )
+
+    page = deciding(report(**common), "report")
+    with dsl.ExitHandler(page, name="stages"):
+        shards = policy.cached(computing(shard(**common), "shard"))
+        policy.cached(computing(count_gflops(**common), "count-gflops"))
+        statistics = policy.cached(
+            computing(
+                reference_statistics(shards=shards.outputs["shards"], **common),
+                "reference-statistics",
+            )
+        )
+        encoder = training(pretrain(shards=shards.outputs["shards"], **common), "pretrain")
+        with dsl.If(denoising == True, name="denoising"):  # noqa: E712 - a comparison in the IR
+            branch("denoising")
+        with dsl.If(consistency == True, name="consistency"):  # noqa: E712
+            branch("consistency")

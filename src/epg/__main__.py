@@ -1,0 +1,5 @@
+"""`python -m epg` is the command line."""
+
+from epg.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Where kfp and Kubernetes are met: compiling, running the compiled file, submitting."""

@@ -1,0 +1,1 @@
+"""Recipes: their types, and how they are read."""

@@ -1,0 +1,288 @@
+"""The typed recipe: one file describes one experiment, all of its stages.
+
+Field names follow `docs/method.md`; sigmas are unshifted (they are multiplied by
+`diffusion.sigma_shift` before they meet an image). Unknown keys are refused.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+
+def _integral(value: Any) -> Any:
+    """Accept 5.0 for 5: Kubeflow compiles every number of a default to a double."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+Int = Annotated[int, BeforeValidator(_integral)]
+Positive = Annotated[int, BeforeValidator(_integral), Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveFloat = Annotated[float, Field(gt=0.0)]
+
+
+class Section(BaseModel):
+    """Base of every section: strict types, no unknown keys, finite numbers."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """Where images come from and what they look like once they are stored."""
+
+    source: str = Field(description="`digits`, or `folder:PATH` with one sub-folder per class")
+    image_size: Positive = Field(description="height and width in pixels")
+    channels: Literal[1, 3]
+    num_classes: Positive
+    mean: list[float] = Field(min_length=1, max_length=3, description="pixel mean, 0 to 1")
+    std: list[PositiveFloat] = Field(min_length=1, max_length=3, description="pixel deviation")
+    held_out_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+    samples_per_shard: Positive = 10_000
+    max_bad_fraction: Fraction = Field(0.001, description="unreadable images before it stops")
+    horizontal_flip: bool = True
+
+    @model_validator(mode="after")
+    def _channel_lists(self) -> DataConfig:
+        for key in ("mean", "std"):
+            length = len(getattr(self, key))
+            if length not in (1, self.channels):
+                raise ValueError(
+                    f"data.{key} has {length} values, but data.channels is {self.channels}: "
+                    f"give 1 value or {self.channels}"
+                )
+        return self
+
+
+class DiffusionConfig(Section):
+    """Noise levels shared by all stages (EPG, section 1 of docs/method.md)."""
+
+    sigma_data: PositiveFloat = 0.5
+    sigma_min: PositiveFloat = 0.002
+    sigma_max: PositiveFloat = 80.0
+    rho: PositiveFloat = 7.0
+    sigma_shift: PositiveFloat | None = Field(None, description="default: image_size / 64")
+
+    @model_validator(mode="after")
+    def _order(self) -> DiffusionConfig:
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(
+                f"diffusion.sigma_min is {self.sigma_min}: it must be below "
+                f"diffusion.sigma_max ({self.sigma_max})"
+            )
+        return self
+
+
+class ModelConfig(Section):
+    """Encoder, projector and decoder shapes, in timm's words."""
+
+    patch_size: Positive
+    embed_dim: Positive
+    depth: Positive = Field(description="blocks of the encoder; the decoder has as many")
+    num_heads: Positive
+    mlp_ratio: PositiveFloat = 4.0
+    decoder_embed_dim: Positive | None = Field(None, description="default: embed_dim")
+    decoder_num_heads: Positive | None = Field(None, description="default: num_heads")
+    projector_hidden_dim: Positive = 4096
+    projector_dim: Positive = 256
+
+    @model_validator(mode="after")
+    def _heads(self) -> ModelConfig:
+        decoder_dim = self.decoder_embed_dim or self.embed_dim
+        decoder_heads = self.decoder_num_heads or self.num_heads
+        for dim_key, dim, heads_key, heads in (
+            ("embed_dim", self.embed_dim, "num_heads", self.num_heads),
+            ("decoder_embed_dim", decoder_dim, "decoder_num_heads", decoder_heads),
+        ):
+            if dim % heads:
+                raise ValueError(
+                    f"model.{dim_key} is {dim}: it must be a multiple of "
+                    f"model.{heads_key} ({heads})"
+                )
+        if self.embed_dim % 2:
+            raise ValueError(f"model.embed_dim is {self.embed_dim}: it must be even (time token)")
+        return self
+
+
+class AugmentationConfig(Section):
+    """Two views of a clean image; strengths in torchvision's words."""
+
+    crop_scale_min: Annotated[float, Field(gt=0.0, le=1.0)] = 0.08
+    color_jitter: Annotated[list[float], Field(min_length=4, max_length=4)] = [0.4, 0.4, 0.2, 0.1]
+    color_jitter_prob: Fraction = 0.8
+    grayscale_prob: Fraction = 0.2
+    blur_sigma: Annotated[list[float], Field(min_length=2, max_length=2)] = [0.1, 2.0]
+    blur_prob: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = [1.0, 0.1]
+    solarize_prob: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = [0.0, 0.2]
+
+
+class OptimizerConfig(Section):
+    """AdamW with a linear warm-up and a cosine or stepped decay."""
+
+    steps: Positive
+    batch_size: Positive
+    learning_rate: PositiveFloat
+    betas: Annotated[list[float], Field(min_length=2, max_length=2)] = [0.9, 0.95]
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.03
+    warmup_steps: Annotated[int, BeforeValidator(_integral), Field(ge=0)] = 0
+    decay: Literal["cosine", "steps"] = "cosine"
+    decay_steps: dict[str, float] = Field(
+        default_factory=dict,
+        description="decay=steps: fraction of training -> factor on the learning rate from there",
+    )
+    grad_clip: PositiveFloat | None = Field(None, description="maximum norm, after the warm-up")
+    checkpoint_every_seconds: PositiveFloat = 300.0
+    log_every: Positive = 10
+
+    @model_validator(mode="after")
+    def _warmup(self) -> OptimizerConfig:
+        if self.warmup_steps > self.steps:
+            raise ValueError(
+                f"warmup_steps is {self.warmup_steps}: it must not exceed steps ({self.steps})"
+            )
+        for fraction in self.decay_steps:
+            try:
+                inside = 0.0 < float(fraction) < 1.0
+            except ValueError:
+                inside = False
+            if not inside:
+                raise ValueError(
+                    f"decay_steps has the key {fraction!r}: a fraction of training between 0 and 1"
+                )
+        return self
+
+
+class PretrainConfig(OptimizerConfig):
+    """Stage 1: representation consistency (EPG, section 3.1)."""
+
+    num_scales_start: Positive = 20
+    num_scales_end: Positive = 1280
+    target_ema_decay: Fraction = 0.99
+    temperature_contrastive: PositiveFloat = 0.2
+    temperature_consistency: PositiveFloat = 0.1
+    temperature_consistency_start: PositiveFloat = Field(
+        0.2, description="tau at sigma_max at step 0; equal to the one above: constant"
+    )
+    contrastive_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    consistency_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    augmentation: AugmentationConfig = AugmentationConfig()
+
+
+class DenoisingConfig(OptimizerConfig):
+    """Stage 2 as a diffusion model: weighted prediction of the clean image."""
+
+    sigma_log_mean: float = -1.2
+    sigma_log_std: PositiveFloat = 1.6
+    num_scales: Annotated[int, BeforeValidator(_integral), Field(ge=2)] = 1280
+    class_dropout_prob: Fraction = 0.1
+    ema_decay: Fraction = 0.9999
+    ema_warmup: bool = Field(False, description="decay = min(ema_decay, (1 + k) / (10 + k))")
+    sampling_steps: Annotated[int, BeforeValidator(_integral), Field(ge=2)] = 32
+    guidance_scale: Annotated[float, Field(ge=1.0)] = 2.5
+    guidance_interval: Annotated[list[float], Field(min_length=2, max_length=2)] = [0.19, 1.61]
+    final_euler_step: bool = True
+
+
+class ConsistencyConfig(OptimizerConfig):
+    """Stage 2 as a one-step consistency model, without a diffusion teacher."""
+
+    sigma_log_mean: float = -0.4
+    sigma_log_std: PositiveFloat = 1.6
+    ratio_base: Annotated[float, Field(gt=1.0)] = Field(2.0, description="q of ECT's pair law")
+    num_stages: Positive = Field(7, description="stages of the pair law, spread over the run")
+    huber_c: PositiveFloat = 0.06
+    auxiliary_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    auxiliary_temperature: PositiveFloat = 0.1
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
+    ema_decay: Fraction = 0.9999
+    ema_warmup: bool = False
+
+
+class SvcConfig(Section):
+    """An independent judge on raw pixels: scikit-learn's SVC. For small images only."""
+
+    gamma: PositiveFloat
+    C: PositiveFloat
+    pixel_max: PositiveFloat = Field(description="pixels are scaled from 0..255 to 0..pixel_max")
+
+
+class EvaluateConfig(Section):
+    """How generated images are judged."""
+
+    features: Literal["classifier", "inception"] = Field(
+        description="classifier: a small network trained on the training split; inception: FID"
+    )
+    num_samples: Positive = 50_000
+    batch_size: Positive = 256
+    neighbours: Positive = Field(3, description="k of improved precision and recall")
+    classifier_epochs: Positive = 20
+    svc: SvcConfig | None = None
+
+
+class GateConfig(Section):
+    """What a model must reach to be registered: metric name -> {min or max: value}."""
+
+    denoising: dict[str, dict[Literal["min", "max"], float]] = Field(default_factory=dict)
+    consistency: dict[str, dict[Literal["min", "max"], float]] = Field(default_factory=dict)
+
+
+class Recipe(Section):
+    """One experiment. `epg show-recipe NAME` prints it fully resolved."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+    description: str = ""
+    seed: Annotated[int, BeforeValidator(_integral), Field(ge=0, le=2**31 - 1)]
+    data: DataConfig
+    diffusion: DiffusionConfig = DiffusionConfig()
+    model: ModelConfig
+    pretrain: PretrainConfig
+    denoising: DenoisingConfig
+    consistency: ConsistencyConfig
+    evaluate: EvaluateConfig
+    gate: GateConfig = GateConfig()
+
+    @model_validator(mode="after")
+    def _shapes(self) -> Recipe:
+        if self.data.image_size % self.model.patch_size:
+            raise ValueError(
+                f"model.patch_size is {self.model.patch_size}: it must divide "
+                f"data.image_size ({self.data.image_size})"
+            )
+        return self
+
+    @property
+    def sigma_shift(self) -> float:
+        """Resolution shift: image height / 64 unless the recipe says otherwise."""
+        return self.diffusion.sigma_shift or self.data.image_size / 64
+
+    def encoder_arguments(self) -> dict[str, Any]:
+        """Keyword arguments of `epg.model.encoder.Encoder`."""
+        return {
+            "image_size": self.data.image_size,
+            "patch_size": self.model.patch_size,
+            "channels": self.data.channels,
+            "embed_dim": self.model.embed_dim,
+            "depth": self.model.depth,
+            "num_heads": self.model.num_heads,
+            "mlp_ratio": self.model.mlp_ratio,
+        }
+
+    def projector_arguments(self) -> dict[str, Any]:
+        """Keyword arguments of `epg.model.projector.Projector`."""
+        return {
+            "embed_dim": self.model.embed_dim,
+            "hidden_dim": self.model.projector_hidden_dim,
+            "output_dim": self.model.projector_dim,
+        }
+
+    def generator_arguments(self, dropout: float = 0.0) -> dict[str, Any]:
+        """Keyword arguments of `epg.model.generator.Generator`."""
+        return {
+            "encoder": self.encoder_arguments(),
+            "num_classes": self.data.num_classes,
+            "decoder_embed_dim": self.model.decoder_embed_dim or self.model.embed_dim,
+            "decoder_num_heads": self.model.decoder_num_heads or self.model.num_heads,
+            "dropout": dropout,
+        }

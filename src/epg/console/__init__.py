@@ -1,0 +1,1 @@
+"""What `epg run` shows and does around the compiled pipeline; no command parses here."""

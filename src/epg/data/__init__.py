@@ -1,0 +1,1 @@
+"""From images of any origin to augmented batches: sources, shards, reader, augmentation."""

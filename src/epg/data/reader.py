@@ -1,0 +1,261 @@
+"""Read shards in an order that is a pure function of (seed, epoch); resume is an offset.
+
+numpy only. A shard is read whole, checked against the manifest's SHA-256, and decoded into one
+array; nothing of an altered shard is ever used. Shards are permuted in each epoch and loaded in
+groups of `group_shards` (one group ahead, in a thread); samples are permuted within a group.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epg.data.manifest import Manifest, ShardInfo
+from epg.data.order import permutation
+from epg.data.shard_format import ShardError, decode_label, decode_pixels, read_members
+from epg.errors import UserError
+from epg.store.base import Store
+
+_PIECE = 1024 * 1024
+_IN_MEMORY_BYTES = 1024**3
+
+
+class Batch(NamedTuple):
+    """Images uint8 [B, H, W, C], labels int64 [B], ids int64 [B] (position within the split)."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    ids: NDArray[np.int64]
+
+
+class _Arrays(NamedTuple):
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+
+class _Group(NamedTuple):
+    """Samples `start` … `start + len(ids)` of the endless stream, from the given shards."""
+
+    start: int
+    shards: list[int]
+    ids: NDArray[np.int64]
+    rows: NDArray[np.int64]  # where each id lies in the group's own arrays
+
+
+class ShardReader:
+    """One split of a data set.
+
+    Args:
+        store: the run's store; the manifest's keys are relative to it.
+        manifest: the data set.
+        split: `train` or `held-out`.
+        group_shards: shards that are held in memory and mixed together (twice that many for a
+            moment, since the next group is read ahead). It is part of the order.
+        in_memory_bytes: a split that is smaller when decoded stays in memory after the first
+            reading. It has no influence on the order.
+
+    Raises:
+        UserError: unknown or empty split.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        manifest: Manifest,
+        split: str,
+        *,
+        group_shards: int = 8,
+        in_memory_bytes: int = _IN_MEMORY_BYTES,
+    ) -> None:
+        self.store = store
+        self.manifest = manifest
+        self.split = split
+        self.shards = manifest.shards(split)
+        self.num_samples = manifest.num_samples(split)
+        if not self.num_samples:
+            raise UserError(f"the split {split!r} of {manifest.source} has no samples")
+        self.shape = (manifest.image_size, manifest.image_size, manifest.channels)
+        self._group_shards = group_shards
+        self._counts = np.array([shard.num_samples for shard in self.shards], np.int64)
+        self._offsets = np.concatenate([[0], np.cumsum(self._counts)])
+        self._keep = self.num_samples * int(np.prod(self.shape)) <= in_memory_bytes
+        self._kept: _Arrays | None = None
+
+    def load(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Return the whole split in order: images uint8 [N, H, W, C], labels int64 [N].
+
+        Raises:
+            UserError: a shard is missing, altered, or not a shard.
+        """
+        if self._kept is not None:
+            return self._kept
+        arrays = self._load_shards(list(range(len(self.shards))))
+        if self._keep:
+            for array in arrays:
+                array.flags.writeable = False  # shared by all later readers
+            self._kept = arrays
+        return arrays
+
+    def batches(
+        self,
+        batch_size: int,
+        seed: int,
+        start_step: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> Iterator[Batch]:
+        """Yield shuffled batches without end; each id occurs exactly once per epoch.
+
+        Batches cross the borders of groups and epochs. The k-th batch depends on (seed,
+        batch_size, k) alone; starting at `start_step` loads no group before its own.
+
+        Args:
+            batch_size: samples of a step over all ranks.
+            seed: order of the samples.
+            start_step: number of the first batch.
+            rank: which slice of each global batch is returned.
+            world_size: number of slices; it must divide `batch_size`.
+        """
+        if batch_size < 1 or batch_size % world_size:
+            raise UserError(
+                f"batch_size is {batch_size}: it must be a multiple of the number of "
+                f"processes ({world_size})"
+            )
+        if not 0 <= rank < world_size or start_step < 0 or seed < 0:
+            raise ValueError(f"rank {rank} of {world_size}, start_step {start_step}, seed {seed}")
+        return self._stream(batch_size, seed, start_step, rank, batch_size // world_size)
+
+    def _stream(
+        self, batch_size: int, seed: int, step: int, rank: int, local: int
+    ) -> Iterator[Batch]:
+        loaded = self._loaded_groups(seed, step * batch_size + rank * local)
+        group, arrays = next(loaded)
+        while True:
+            first = step * batch_size + rank * local
+            batch = Batch(
+                np.empty((local, *self.shape), np.uint8),
+                np.empty(local, np.int64),
+                np.empty(local, np.int64),
+            )
+            filled = 0
+            while filled < local:
+                while first + filled >= group.start + len(group.ids):
+                    group, arrays = next(loaded)
+                begin = first + filled - group.start
+                chosen = slice(begin, begin + local - filled)
+                rows = group.rows[chosen]
+                target = slice(filled, filled + len(rows))
+                np.take(arrays.images, rows, axis=0, out=batch.images[target])
+                batch.labels[target] = arrays.labels[rows]
+                batch.ids[target] = group.ids[chosen]
+                filled += len(rows)
+            yield batch
+            step += 1
+
+    def _groups(self, seed: int, position: int) -> Iterator[_Group]:
+        """Yield the groups of the endless stream, beginning with the one that holds `position`."""
+        epoch = position // self.num_samples
+        while True:
+            shard_order = permutation(len(self.shards), seed, epoch, 0)
+            start = epoch * self.num_samples
+            for first in range(0, len(self.shards), self._group_shards):
+                shards = [int(i) for i in shard_order[first : first + self._group_shards]]
+                count = int(self._counts[shards].sum())
+                if start + count > position:
+                    rows = permutation(count, seed, epoch, 1, first // self._group_shards)
+                    ids = np.concatenate(
+                        [np.arange(self._offsets[i], self._offsets[i + 1]) for i in shards]
+                    )
+                    yield _Group(start, shards, ids[rows], rows)
+                start += count
+            epoch += 1
+
+    def _loaded_groups(self, seed: int, position: int) -> Iterator[tuple[_Group, _Arrays]]:
+        if self._keep:
+            arrays = _Arrays(*self.load())
+            for group in self._groups(seed, position):
+                yield group._replace(rows=group.ids), arrays
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="shard-reader") as pool:
+            ahead: tuple[_Group, Future[_Arrays]] | None = None
+            for group in self._groups(seed, position):
+                following = (group, pool.submit(self._load_shards, group.shards))
+                if ahead is not None:
+                    yield ahead[0], ahead[1].result()
+                ahead = following
+
+    def _load_shards(self, indices: list[int]) -> _Arrays:
+        count = int(self._counts[indices].sum())
+        arrays = _Arrays(np.empty((count, *self.shape), np.uint8), np.empty(count, np.int64))
+        start = 0
+        for index in indices:
+            info = self.shards[index]
+            end = start + info.num_samples
+            part = _Arrays(arrays.images[start:end], arrays.labels[start:end])
+            _decode_shard(self._where(info), read_verified(self.store, info), self, part)
+            start = end
+        return arrays
+
+    def _where(self, info: ShardInfo) -> str:
+        return f"{self.store.uri.rstrip('/')}/{info.key}"
+
+
+def read_verified(store: Store, info: ShardInfo) -> bytearray:
+    """Return a shard's bytes. Raises `UserError` unless size and SHA-256 are the manifest's."""
+    where = f"{store.uri.rstrip('/')}/{info.key}"
+    remedy = "it was cut or altered; delete it and run the same command again to write it anew"
+    data = bytearray(info.size)
+    digest = hashlib.sha256()
+    found = 0
+    with store.open(info.key) as stream:
+        while piece := stream.read(_PIECE):
+            if found + len(piece) <= info.size:
+                data[found : found + len(piece)] = piece
+                digest.update(piece)
+            found += len(piece)
+            if found > info.size:
+                break
+    if found != info.size:
+        amount = f"more than {info.size}" if found > info.size else str(found)
+        raise UserError(
+            f"shard {where} has {amount} bytes, the manifest says {info.size} with "
+            f"SHA-256 {info.sha256}: {remedy}"
+        )
+    if digest.hexdigest() != info.sha256:
+        raise UserError(
+            f"shard {where} has SHA-256 {digest.hexdigest()}, the manifest says "
+            f"{info.sha256}: {remedy}"
+        )
+    return data
+
+
+def _decode_shard(where: str, data: bytearray, reader: ShardReader, target: _Arrays) -> None:
+    """Fill `target` from a shard's bytes. Raises `UserError` naming the shard and the member."""
+    count, num_classes = len(target.labels), len(reader.manifest.classes)
+    done, key = 0, ""
+    try:
+        members = read_members(data)
+        for image in members:
+            key = image.key
+            label = next(members, None)
+            if image.extension != "npy" or label is None or label[:2] != (image.key, "cls"):
+                raise ShardError("a sample is one .npy followed by its .cls")
+            if not key.startswith(f"{reader.split}/"):
+                raise ShardError(f"the sample is not of the split {reader.split!r}")
+            if done == count:
+                raise ShardError(f"more samples than the {count} of the manifest")
+            target.images[done] = decode_pixels(image.content, reader.shape)
+            target.labels[done] = decode_label(label.content, num_classes)
+            done += 1
+        if done != count:
+            raise ShardError(f"{done} samples, the manifest says {count}")
+    except ShardError as error:
+        place = f" at sample {key}" if key else ""
+        raise UserError(
+            f"shard {where} cannot be used{place}: {error}; make the shards again with `epg shard`"
+        ) from None

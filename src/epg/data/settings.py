@@ -1,0 +1,79 @@
+"""What this package asks of a recipe, by shape: it does not know recipes (docs/architecture.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class ImageSettings(Protocol):
+    """The settings of stored images: `data` of a recipe is one."""
+
+    @property
+    def image_size(self) -> int:
+        """Height and width in pixels."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """1 or 3."""
+        ...
+
+    @property
+    def num_classes(self) -> int:
+        """What the source must have."""
+        ...
+
+    @property
+    def held_out_fraction(self) -> float:
+        """Part of each class that is never trained on, where the source is not split yet."""
+        ...
+
+    @property
+    def samples_per_shard(self) -> int:
+        """Samples of a full shard."""
+        ...
+
+    @property
+    def max_bad_fraction(self) -> float:
+        """Part of the images that may be unreadable."""
+        ...
+
+
+class AugmentationSettings(Protocol):
+    """Strengths and probabilities of views: `pretrain.augmentation` of a recipe is one."""
+
+    @property
+    def crop_scale_min(self) -> float:
+        """Smallest area of a crop, as a part of the image."""
+        ...
+
+    @property
+    def color_jitter(self) -> Sequence[float]:
+        """Brightness, contrast, saturation, hue, in torchvision's sense."""
+        ...
+
+    @property
+    def color_jitter_prob(self) -> float:
+        """Probability of the jitter."""
+        ...
+
+    @property
+    def grayscale_prob(self) -> float:
+        """Probability of losing the colours."""
+        ...
+
+    @property
+    def blur_sigma(self) -> Sequence[float]:
+        """Smallest and largest sigma in pixels."""
+        ...
+
+    @property
+    def blur_prob(self) -> Sequence[float]:
+        """Probability of the blur in view 1 and in view 2."""
+        ...
+
+    @property
+    def solarize_prob(self) -> Sequence[float]:
+        """Probability of solarizing view 1 and view 2."""
+        ...

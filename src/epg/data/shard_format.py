@@ -1,0 +1,156 @@
+"""What a shard looks like: a plain ustar with two members a sample, KEY.npy and KEY.cls.
+
+KEY.npy is the image, uint8 [H, W, C], in numpy's own format 1.0; KEY.cls is the label in decimal.
+Keys are ours (`train/0003-0000012`: split, label, number within the class) and hold no dot, since
+webdataset ends a key at the first one. Headers are built here, so that the same samples give the
+same bytes on every machine; nothing is ever extracted to disk or unpickled.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+BLOCK = 512
+END = bytes(2 * BLOCK)
+_NPY_HEADER_BYTES = 128
+_MEMBER = re.compile(r"((?:train|held-out)/[0-9]{1,9}-[0-9]{1,12})\.(npy|cls)")
+
+
+class ShardError(ValueError):
+    """The bytes are not a shard of ours; the message says where and why."""
+
+
+class Member(NamedTuple):
+    """One file of a tar: key without extension, extension, content."""
+
+    key: str
+    extension: str
+    content: memoryview
+
+
+def sample_key(split: str, label: int, number: int) -> str:
+    """Return the key of a sample: split, label, and its number within the class."""
+    return f"{split}/{label:04d}-{number:07d}"
+
+
+def npy_header(shape: tuple[int, ...]) -> bytes:
+    """Return the 128 bytes that make `shape` × uint8 a numpy file of format 1.0."""
+    text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".encode("ascii")
+    length = _NPY_HEADER_BYTES - 10
+    return b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + text.ljust(length - 1) + b"\n"
+
+
+def encode_sample(key: str, image: NDArray[np.uint8], label: int) -> bytes:
+    """Return the tar records of one sample: image uint8 [H, W, C] and label."""
+    assert image.dtype == np.uint8
+    assert image.ndim == 3
+    pixels = npy_header(image.shape) + np.ascontiguousarray(image).tobytes()
+    return _member(f"{key}.npy", pixels) + _member(f"{key}.cls", str(label).encode("ascii"))
+
+
+def _member(name: str, content: bytes) -> bytes:
+    return _ustar_header(name, len(content)) + content + bytes(-len(content) % BLOCK)
+
+
+def _ustar_header(name: str, size: int) -> bytes:
+    """Return a 512-byte header of a regular file, mode 644, owner 0, time 0 (POSIX.1-1988)."""
+    encoded = name.encode("ascii")
+    assert len(encoded) <= 100, "our keys are short"
+    header = bytearray(BLOCK)
+    header[0 : len(encoded)] = encoded
+    header[100:108] = b"0000644\0"
+    header[108:116] = header[116:124] = b"0000000\0"
+    header[124:136] = b"%011o\0" % size
+    header[136:148] = b"00000000000\0"
+    header[148:156] = b"        "  # the checksum counts its own field as spaces
+    header[156:157] = b"0"
+    header[257:265] = b"ustar\x0000"
+    header[329:337] = header[337:345] = b"0000000\0"
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+def read_members(data: bytes | bytearray) -> Iterator[Member]:
+    """Yield the members of a tar in memory. Raises `ShardError` for anything but our own kind.
+
+    Links, devices, folders, sparse files, PAX and GNU extensions, odd names and sizes beyond the
+    end are refused, whatever they hold.
+    """
+    view = memoryview(data)
+    position = 0
+    while position + BLOCK <= len(view):
+        header = bytes(view[position : position + BLOCK])
+        if header == bytes(BLOCK):
+            return
+        key, extension, size = _parse_header(header, position)
+        start = position + BLOCK
+        if start + size > len(view):
+            raise ShardError(f"member {key}.{extension} goes beyond the end of the tar")
+        yield Member(key, extension, view[start : start + size])
+        position = start + size + -size % BLOCK
+    raise ShardError("the tar has no end mark: it was cut")
+
+
+def _parse_header(header: bytes, position: int) -> tuple[str, str, int]:
+    name = header[:100].rstrip(b"\0").decode("ascii", "backslashreplace")
+    if header[257:263] != b"ustar\0" and header[257:263] != b"ustar ":
+        raise ShardError(f"no tar header at byte {position}")
+    try:
+        stored, size = int(header[148:156].rstrip(b"\0 "), 8), int(header[124:135], 8)
+    except ValueError:
+        raise ShardError(f"a damaged tar header at byte {position}") from None
+    if stored != sum(header) - sum(header[148:156]) + 8 * 32:
+        raise ShardError(f"wrong checksum in the tar header at byte {position}")
+    if header[156:157] not in (b"0", b"\0"):
+        kind = header[156:157].decode("ascii", "backslashreplace")
+        raise ShardError(f"member {name!r} is not a regular file (type {kind!r})")
+    match = _MEMBER.fullmatch(name)
+    if match is None or header[345:500].rstrip(b"\0"):
+        raise ShardError(f"member {name!r} has a name that epg does not write")
+    if size < 0:
+        raise ShardError(f"member {name!r} has a negative size")
+    return match[1], match[2], size
+
+
+def decode_pixels(content: memoryview, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """Return a view of a numpy file's pixels. Raises `ShardError` unless it is uint8 of `shape`."""
+    expected = npy_header(shape)
+    offset = len(expected)
+    if content[:offset] != expected:
+        offset = _foreign_npy_offset(content, shape)
+    count = int(np.prod(shape))
+    if len(content) != offset + count:
+        raise ShardError(f"{len(content) - offset} bytes of pixels, expected {count}")
+    return np.frombuffer(content, np.uint8, count, offset).reshape(shape)
+
+
+def _foreign_npy_offset(content: memoryview, shape: tuple[int, int, int]) -> int:
+    """Return where pixels start in a file that another version of numpy wrote.
+
+    numpy's header reader evaluates literals only; pickled objects have another dtype and are
+    refused here before any content is looked at.
+    """
+    stream = io.BytesIO(bytes(content[:4096]))
+    try:
+        if np.lib.format.read_magic(stream) != (1, 0):
+            raise ValueError("format 1.0 expected")
+        found, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    except ValueError as error:
+        raise ShardError(f"no numpy array of format 1.0 ({error})") from None
+    if dtype != np.dtype(np.uint8) or fortran or found != shape:
+        raise ShardError(f"an array {dtype} {found}, expected uint8 {shape}")
+    return stream.tell()
+
+
+def decode_label(content: memoryview, num_classes: int) -> int:
+    """Return a label. Raises `ShardError` unless it is a decimal number below `num_classes`."""
+    text = bytes(content[:16])
+    if not re.fullmatch(rb"[0-9]{1,9}", text) or int(text) >= num_classes:
+        raise ShardError(f"label {text!r}, expected 0 to {num_classes - 1}")
+    return int(text)

@@ -1,0 +1,287 @@
+"""Write a source into shards: the same samples, settings and seed give the same bytes.
+
+Samples of a split are shuffled once, so that every shard holds a mix of classes; which sample
+belongs to which shard does not depend on what turns out to be unreadable. So each shard stands for
+itself: a note beside a finished one lets an interrupted run go on, and the manifest is written
+last.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from epg.data.hashed_file import HashedFile
+from epg.data.manifest import SPLITS, Manifest, ShardInfo
+from epg.data.order import permutation
+from epg.data.settings import ImageSettings
+from epg.data.shard_format import END, encode_sample, sample_key
+from epg.data.sources.base import BadImageError, Image, Item, Source
+from epg.errors import UserError
+from epg.store.base import Store
+
+MANIFEST_NAME = "manifest.json"
+_NAMED_BAD_IMAGES = 100
+_COUNTED_AFTER_STOP = 5_000
+
+Progress = Callable[[int, int, dict[str, float]], None]
+
+
+@dataclass
+class _Part:
+    """What is known of a written shard; JSON beside it until the set is complete."""
+
+    num_items: int
+    shard: ShardInfo | None = None  # None: none of its images could be used
+    class_counts: dict[int, int] = field(default_factory=dict)
+    converted: dict[str, int] = field(default_factory=dict)
+    skipped: list[tuple[str, str, str]] = field(default_factory=list)  # name, reason, detail
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self), sort_keys=True).encode("ascii")
+
+    @classmethod
+    def from_json(cls, data: bytes) -> _Part:
+        raw: dict[str, Any] = json.loads(data)
+        raw["shard"] = ShardInfo(**raw["shard"]) if raw["shard"] else None
+        raw["class_counts"] = {int(label): n for label, n in raw["class_counts"].items()}
+        raw["skipped"] = [(name, reason, detail) for name, reason, detail in raw["skipped"]]
+        return cls(**raw)
+
+
+def write_shards(
+    source: Source,
+    config: ImageSettings,
+    seed: int,
+    store: Store,
+    prefix: str,
+    on_progress: Progress | None = None,
+) -> Manifest:
+    """Write all shards and the manifest under `prefix` and return the manifest.
+
+    An interrupted call that is repeated with the same arguments keeps the shards that are there.
+
+    Args:
+        source: an opened source.
+        config: the recipe's `data` section.
+        seed: shuffles the samples once.
+        store: the run's store.
+        prefix: key of the folder that the shards go to; it must belong to this source, these
+            settings and this seed alone.
+        on_progress: called with (images done, images in all, {"skipped": n}).
+
+    Raises:
+        UserError: too many bad images, a class without images, no space, an unusable store.
+    """
+    prefix = prefix.strip("/")
+    shards = list(_plan(source, config.samples_per_shard, seed))
+    writer = _Writer(source, config, store, on_progress)
+    parts: dict[str, list[_Part]] = {split: [] for split in SPLITS}
+    with writer, source.decoding():
+        for split, number, items in shards:
+            parts[split].append(writer.reuse_or_write(_shard_key(prefix, split, number), items))
+    manifest = _manifest(source, config, parts)
+    store.put_bytes(f"{prefix}/{MANIFEST_NAME}", manifest.to_json())
+    for split, number, _ in shards:
+        store.delete(_note_key(_shard_key(prefix, split, number)))
+    return manifest
+
+
+def _plan(source: Source, per_shard: int, seed: int) -> Iterator[tuple[str, int, list[Item]]]:
+    """Yield (split, number of the shard, its items), shuffled by `seed`."""
+    for index, split in enumerate(SPLITS):
+        items = [item for item in source.items if item.split == split]
+        order = permutation(len(items), seed, index)
+        for number, first in enumerate(range(0, len(items), per_shard)):
+            yield split, number, [items[i] for i in order[first : first + per_shard]]
+
+
+def _shard_key(prefix: str, split: str, number: int) -> str:
+    return f"{prefix}/{split}-{number:06d}.tar"
+
+
+def _note_key(shard_key: str) -> str:
+    return f"{shard_key}.part.json"
+
+
+class _Writer:
+    """Writes one shard after another; its images are decoded by a few threads."""
+
+    def __init__(
+        self, source: Source, config: ImageSettings, store: Store, on_progress: Progress | None
+    ) -> None:
+        self._source, self._config, self._store = source, config, store
+        self._total, self._on_progress = len(source.items), on_progress
+        self._done = 0
+        self._bad: list[tuple[str, str, str]] = []
+        self._threads = min(_cores(), 32)
+        self._pool = ThreadPoolExecutor(self._threads, "decode") if source.parallel else None
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def reuse_or_write(self, key: str, items: list[Item]) -> _Part:
+        """Return what is known of a shard after making sure that it is in the store."""
+        part = self._reuse(key)
+        if part is None:
+            part = self._write(key, items)
+        else:
+            self._done += part.num_items
+            for bad in part.skipped:
+                self._count_bad(bad, iter(()))
+        self._report()
+        return part
+
+    def _reuse(self, key: str) -> _Part | None:
+        """Return the note of a finished shard, or None where there is no finished shard."""
+        if self._store.size(_note_key(key)) is None:
+            return None
+        try:
+            part = _Part.from_json(self._store.get_bytes(_note_key(key)))
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return None  # not readable: the shard is written again
+        return part if part.shard is None or self._store.size(key) == part.shard.size else None
+
+    def _write(self, key: str, items: list[Item]) -> _Part:
+        part = _Part(len(items))
+        counts: Counter[int] = Counter()
+        converted: Counter[str] = Counter()
+        with tempfile.TemporaryDirectory(prefix="epg-shard-") as folder:
+            file = HashedFile(Path(folder) / "shard.tar")
+            with file:
+                for item, image in self._usable(items, part):
+                    name = sample_key(item.split, item.label, item.number)
+                    file.write(encode_sample(name, image.pixels, item.label))
+                    counts[item.label] += 1
+                    converted.update(image.conversions)
+                file.write(END)
+            if counts:
+                self._store.put_file(key, file.path)
+                part.shard = ShardInfo(key, file.size, file.sha256, counts.total())
+        part.class_counts, part.converted = dict(sorted(counts.items())), dict(converted)
+        self._store.put_bytes(_note_key(key), part.to_json())
+        return part
+
+    def _usable(self, items: list[Item], part: _Part) -> Iterator[tuple[Item, Image]]:
+        """Yield the usable images in order; note the others in `part`. Raises `UserError`."""
+        results = self._results(items)
+        for item, result in results:
+            self._done += 1
+            if isinstance(result, BadImageError):
+                bad = (item.name, result.reason, str(result))
+                part.skipped.append(bad)
+                self._count_bad(bad, results)
+            else:
+                yield item, result
+            if self._done % 64 == 0:
+                self._report()
+
+    def _results(self, items: list[Item]) -> Iterator[tuple[Item, Image | BadImageError]]:
+        """Yield each item with its image, or with what is wrong with it, in order."""
+        if self._pool is None:
+            for item in items:
+                yield item, self._load(item)
+            return
+        waiting: deque[tuple[Item, Future[Image | BadImageError]]] = deque()
+        for item in items:
+            waiting.append((item, self._pool.submit(self._load, item)))
+            if len(waiting) >= 4 * self._threads:  # bounds the memory of decoded images
+                first, future = waiting.popleft()
+                yield first, future.result()
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
+
+    def _load(self, item: Item) -> Image | BadImageError:
+        try:
+            return self._source.load(item)
+        except BadImageError as bad:
+            return bad
+
+    def _count_bad(
+        self,
+        bad: tuple[str, str, str],
+        following: Iterator[tuple[Item, Image | BadImageError]],
+    ) -> None:
+        """Count a bad image. Raises `UserError` when there are too many, after a look further."""
+        self._bad.append(bad)
+        limit = self._config.max_bad_fraction
+        if len(self._bad) <= limit * self._total:
+            return
+        for read, (item, result) in enumerate(following):
+            self._done += 1
+            if isinstance(result, BadImageError):
+                self._bad.append((item.name, result.reason, str(result)))
+            if read >= _COUNTED_AFTER_STOP:
+                break
+        shown = "; ".join(f"{name!r}: {detail}" for name, _, detail in self._bad[:3])
+        more = f"; and {len(self._bad) - 3} more" if len(self._bad) > 3 else ""
+        enough = math.ceil(100 * len(self._bad) / self._total) / 100
+        raise UserError(
+            f"{self._source.spec}: {len(self._bad)} of the {self._done} images read (of "
+            f"{self._total} in all) cannot be used, more than data.max_bad_fraction={limit:g} "
+            f"allows ({_one_line(shown)}{more}); mend or remove them, or skip them by "
+            f"--set data.max_bad_fraction={enough:g}"
+        )
+
+    def _report(self) -> None:
+        if self._on_progress is not None:
+            self._on_progress(self._done, self._total, {"skipped": float(len(self._bad))})
+
+
+def _manifest(source: Source, config: ImageSettings, parts: dict[str, list[_Part]]) -> Manifest:
+    """Put the parts together. Raises `UserError` for a split or class without images."""
+    counts = {
+        split: [sum(p.class_counts.get(label, 0) for p in of_split)
+                for label in range(len(source.classes))]
+        for split, of_split in parts.items()
+    }  # fmt: skip
+    for split in SPLITS:
+        empty = [repr(n) for n, c in zip(source.classes, counts[split], strict=True) if not c]
+        if empty:
+            raise UserError(
+                f"{source.spec}: no usable image in the {split} split for "
+                f"{_one_line(', '.join(empty[:3]))}{' and others' if len(empty) > 3 else ''}; "
+                "add images or remove the class"
+            )
+    every = [part for of_split in parts.values() for part in of_split]
+    skipped = [bad for part in every for bad in part.skipped]
+    converted: Counter[str] = Counter()
+    for part in every:
+        converted.update(part.converted)
+    return Manifest(
+        source=source.spec,
+        image_size=config.image_size,
+        channels=config.channels,
+        classes=list(source.classes),
+        splits={s: [p.shard for p in of_split if p.shard] for s, of_split in parts.items()},
+        class_counts=counts,
+        report={
+            "converted": dict(sorted(converted.items())),
+            "skipped": dict(sorted(Counter(reason for _, reason, _ in skipped).items())),
+            "skipped_images": [f"{name}: {text}" for name, _, text in skipped[:_NAMED_BAD_IMAGES]],
+            "ignored": source.ignored,
+        },
+    )
+
+
+def _cores() -> int:
+    """Return the number of cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # absent on macOS
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

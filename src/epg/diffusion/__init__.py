@@ -1,0 +1,1 @@
+"""Noise levels, preconditioning, guidance, samplers: pure functions."""

@@ -1,0 +1,46 @@
+"""Noise levels. Everything here is unshifted; `sigma_shift` is applied where images are met."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def sigma_grid(num_scales: int, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
+    """Return `num_scales` levels from `sigma_max` down to `sigma_min`, float64.
+
+    Source: Karras et al. 2022, eq. 5; EPG, section 1 of docs/method.md.
+    """
+    ramp = torch.linspace(0.0, 1.0, num_scales, dtype=torch.float64)
+    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
+    sigmas = (high + ramp * (low - high)) ** rho
+    sigmas[0], sigmas[-1] = sigma_max, sigma_min  # exact ends, whatever the powers round to
+    return sigmas
+
+
+def num_scales_at(step: int, total_steps: int, start: int, end: int) -> int:
+    """Return N(k), the number of levels at a step of pre-training; it doubles in stages.
+
+    Source: EPG, section 2.3 of docs/method.md.
+    """
+    period = math.ceil(total_steps / math.log2(math.ceil(end / start) + 1))
+    return min(start * 2 ** math.ceil(step / period), end) + 1
+
+
+def log_normal_sigmas(
+    count: int, mean: float, std: float, generator: torch.Generator, device: torch.device
+) -> Tensor:
+    """Draw `count` levels with ln(sigma) ~ N(mean, std^2), float64 [count]."""
+    normal = torch.randn(count, generator=generator, device=device, dtype=torch.float64)
+    return torch.exp(mean + std * normal)
+
+
+def nearest_levels(sigmas: Tensor, grid: Tensor) -> Tensor:
+    """Return for each sigma [N] the index of the nearest level of a descending grid [M]."""
+    ascending = grid.flip(0)
+    right = torch.searchsorted(ascending, sigmas).clamp(1, len(grid) - 1)
+    left = right - 1
+    closer_left = sigmas - ascending[left] <= ascending[right] - sigmas
+    return len(grid) - 1 - torch.where(closer_left, left, right)

@@ -1,0 +1,180 @@
+"""The Inception-v3 of published FID figures (TensorFlow graph of 2015-12-05), in torch.
+
+torchvision's blocks with that graph's differences: average pooling does not count padding, the
+last block takes the maximum, 1,008 outputs, and TensorFlow 1's bilinear resize to 299 pixels.
+Parameter names are those of the published weight file, so that it loads strictly.
+
+Shapes: `N` batch, `H W` pixels; NHWC images in, NCHW inside.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.models.inception import (
+    BasicConv2d,
+    InceptionA,
+    InceptionB,
+    InceptionC,
+    InceptionD,
+    InceptionE,
+)
+
+from epg.evaluation.features import Features
+from epg.evaluation.inception_weights import WEIGHTS_SHA256, require_inception_weights
+
+NAME = "inception-2015-12-05"
+FEATURE_DIM = 2048
+SPATIAL_CHANNELS = 7  # of 17×17 pixels: 2,023 features
+INPUT_SIZE = 299
+
+
+def _average(x: Tensor) -> Tensor:
+    """Mean over 3×3 pixels, over those that lie inside the image."""
+    return F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
+
+
+def _maximum(x: Tensor) -> Tensor:
+    return F.max_pool2d(x, 3, stride=1, padding=1)
+
+
+class _BlockA(InceptionA):
+    def _forward(self, x: Tensor) -> list[Tensor]:
+        double = self.branch3x3dbl_2(self.branch3x3dbl_1(x))
+        return [
+            self.branch1x1(x),
+            self.branch5x5_2(self.branch5x5_1(x)),
+            self.branch3x3dbl_3(double),
+            self.branch_pool(_average(x)),
+        ]
+
+
+class _BlockC(InceptionC):
+    def _forward(self, x: Tensor) -> list[Tensor]:
+        double = self.branch7x7dbl_3(self.branch7x7dbl_2(self.branch7x7dbl_1(x)))
+        return [
+            self.branch1x1(x),
+            self.branch7x7_3(self.branch7x7_2(self.branch7x7_1(x))),
+            self.branch7x7dbl_5(self.branch7x7dbl_4(double)),
+            self.branch_pool(_average(x)),
+        ]
+
+
+class _BlockE(InceptionE):
+    """Block of the last stage; the two of them pool differently."""
+
+    def __init__(self, in_channels: int, *, maximum: bool) -> None:
+        super().__init__(in_channels)
+        self._pool = _maximum if maximum else _average
+
+    def _forward(self, x: Tensor) -> list[Tensor]:
+        single = self.branch3x3_1(x)
+        double = self.branch3x3dbl_2(self.branch3x3dbl_1(x))
+        return [
+            self.branch1x1(x),
+            self.branch3x3_2a(single),
+            self.branch3x3_2b(single),
+            self.branch3x3dbl_3a(double),
+            self.branch3x3dbl_3b(double),
+            self.branch_pool(self._pool(x)),
+        ]
+
+
+class FidInception(nn.Module):
+    """Features of published FID, sFID and inception scores from uint8 images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # The names are the weight file's.
+        self.Conv2d_1a_3x3 = BasicConv2d(3, 32, kernel_size=3, stride=2)
+        self.Conv2d_2a_3x3 = BasicConv2d(32, 32, kernel_size=3)
+        self.Conv2d_2b_3x3 = BasicConv2d(32, 64, kernel_size=3, padding=1)
+        self.Conv2d_3b_1x1 = BasicConv2d(64, 80, kernel_size=1)
+        self.Conv2d_4a_3x3 = BasicConv2d(80, 192, kernel_size=3)
+        self.Mixed_5b = _BlockA(192, pool_features=32)
+        self.Mixed_5c = _BlockA(256, pool_features=64)
+        self.Mixed_5d = _BlockA(288, pool_features=64)
+        self.Mixed_6a = InceptionB(288)
+        self.Mixed_6b = _BlockC(768, channels_7x7=128)
+        self.Mixed_6c = _BlockC(768, channels_7x7=160)
+        self.Mixed_6d = _BlockC(768, channels_7x7=160)
+        self.Mixed_6e = _BlockC(768, channels_7x7=192)
+        self.Mixed_7a = InceptionD(768)
+        self.Mixed_7b = _BlockE(1280, maximum=False)
+        self.Mixed_7c = _BlockE(2048, maximum=True)
+        self.fc = nn.Linear(FEATURE_DIM, 1008)
+
+    @torch.inference_mode()
+    def forward(self, images: Tensor) -> Features:
+        """Images uint8 [N, H, W, 3] of any size (grey ones: [N, H, W, 1]) -> 2048, 1008, 2023."""
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
+            raise ValueError(f"images are {images.dtype} {tuple(images.shape)}, not uint8 NHWC")
+        x = images.permute(0, 3, 1, 2).expand(-1, 3, -1, -1).float()
+        x = (resize_like_tensorflow(x, INPUT_SIZE) - 128.0) / 128.0
+        x = self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x.contiguous(memory_format=torch.channels_last)))
+        x = F.max_pool2d(self.Conv2d_2b_3x3(x), 3, stride=2)
+        x = F.max_pool2d(self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x)), 3, stride=2)
+        x = self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(x)))
+        x = self.Mixed_6c(self.Mixed_6b(self.Mixed_6a(x)))
+        # The graph's `mixed_6/conv` is the first convolution of what is called Mixed_6d here.
+        spatial = self.Mixed_6d.branch1x1(x)[:, :SPATIAL_CHANNELS].permute(0, 2, 3, 1)
+        x = self.Mixed_6e(self.Mixed_6d(x))
+        pool = self.Mixed_7c(self.Mixed_7b(self.Mixed_7a(x))).mean((2, 3))
+        return Features(pool, pool @ self.fc.weight.T, spatial.flatten(1))
+
+    def fold(self) -> FidInception:
+        """Fold batch normalisation into the convolutions, channels last: 1.7 times as fast."""
+        self.eval()
+        for module in self.modules():
+            if isinstance(module, BasicConv2d):
+                module.conv = fuse_conv_bn_eval(module.conv, module.bn)
+                module.bn = nn.Identity()
+        return self.to(memory_format=torch.channels_last).requires_grad_(False)
+
+
+def resize_like_tensorflow(x: Tensor, size: int) -> Tensor:
+    """Bilinear resize [N, C, H, W] -> [N, C, size, size] as TensorFlow 1 did it.
+
+    Neither corners nor pixel centres are aligned: output pixel i lies at i·H/size. Two matrix
+    products, 2.4 times as fast as gathering four neighbours.
+
+    TensorFlow 1.x, resize_bilinear(align_corners=False, half_pixel_centers=False).
+    """
+    rows = _interpolation(x.shape[2], size).to(x)
+    columns = _interpolation(x.shape[3], size).to(x)
+    return rows @ x @ columns.T
+
+
+def _interpolation(length: int, size: int) -> Tensor:
+    """Matrix [size, length] whose rows hold the two weights of each output pixel."""
+    scale = torch.tensor(length / size, dtype=torch.float32)  # float32, as in TensorFlow's kernel
+    position = torch.arange(size, dtype=torch.float32) * scale
+    low = position.floor().long().clamp_max(length - 1)
+    high = (low + 1).clamp_max(length - 1)
+    weight = position - low
+    matrix = torch.zeros(size, length)
+    index = torch.arange(size)
+    matrix.index_put_((index, low), 1.0 - weight, accumulate=True)
+    return matrix.index_put_((index, high), weight, accumulate=True)
+
+
+def load_inception(
+    path: str | Path | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    sha256: str = WEIGHTS_SHA256,
+) -> FidInception:
+    """Load the weight file strictly, its digest checked first, and fold it for speed.
+
+    Arguments and errors are those of `require_inception_weights`.
+    """
+    file = require_inception_weights(path, sha256=sha256)
+    state = torch.load(file, map_location="cpu", weights_only=True)
+    with torch.device("meta"):  # no time for random weights that are replaced at once
+        model = FidInception()
+    model.load_state_dict(state, assign=True)
+    return model.fold().to(device)

@@ -1,0 +1,1 @@
+"""Encoder, projector, decoder, generator, their costs and their files."""

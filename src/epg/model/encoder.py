@@ -1,0 +1,84 @@
+"""The ViT encoder that both stages share.
+
+Token order is [CLS, time, patches]. Shape letters: N batch, C channels, H W pixels, L tokens,
+D width.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from epg.model.layers import Block, initialise, layer_norm, time_token
+
+NUM_PREFIX_TOKENS = 2  # CLS, time
+
+
+class EncoderOutput(NamedTuple):
+    """Everything that a decoder needs; `tokens` is before the final LayerNorm."""
+
+    tokens: Tensor  # [N, L, D]
+    skips: list[Tensor]  # raw output of every block, first to last, each [N, L, D]
+    time: Tensor  # [N, D]
+
+
+class Encoder(nn.Module):
+    """Vision transformer on scaled noisy pixels and their noise level.
+
+    Source: EPG, section 2.1 of docs/method.md.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        patch_size: int,
+        channels: int,
+        embed_dim: int,
+        depth: int,
+        num_heads: int,
+        mlp_ratio: float,
+    ) -> None:
+        """Build and initialise the encoder."""
+        super().__init__()
+        self.embed_dim = embed_dim
+        self.patch_size = patch_size
+        self.num_patches = (image_size // patch_size) ** 2
+        self.patch_embed = nn.Conv2d(channels, embed_dim, patch_size, stride=patch_size)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
+        self.pos_embed = nn.Parameter(
+            torch.empty(1, NUM_PREFIX_TOKENS + self.num_patches, embed_dim)
+        )
+        self.blocks = nn.ModuleList(Block(embed_dim, num_heads, mlp_ratio) for _ in range(depth))
+        self.norm = layer_norm(embed_dim)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        initialise(self)
+        nn.init.normal_(self.cls_token, std=1e-6)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        nn.init.xavier_uniform_(self.patch_embed.weight.flatten(1))
+        assert self.patch_embed.bias is not None
+        nn.init.zeros_(self.patch_embed.bias)
+
+    def forward(
+        self, x: Tensor, c_noise: Tensor, class_embedding: Tensor | None = None
+    ) -> EncoderOutput:
+        """Encode `c_in * x` [N, C, H, W] at `c_noise` [N]; a class is added to the CLS token."""
+        batch = x.shape[0]
+        time = time_token(c_noise, self.embed_dim)
+        cls = self.cls_token.expand(batch, -1, -1)
+        if class_embedding is not None:
+            cls = cls + class_embedding[:, None]
+        patches = self.patch_embed(x).flatten(2).transpose(1, 2)  # [N, L - 2, D]
+        tokens = torch.cat([cls, time[:, None].to(patches.dtype), patches], dim=1) + self.pos_embed
+        skips = []
+        for block in self.blocks:
+            tokens = block(tokens)
+            skips.append(tokens)
+        return EncoderOutput(tokens, skips, time)
+
+    def features(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        """Return z = LN(CLS) [N, D] of `c_in * x` [N, C, H, W]."""
+        return self.norm(self.forward(x, c_noise).tokens[:, 0])

@@ -1,0 +1,1 @@
+"""What is minimised: tensors and callables in, losses out."""

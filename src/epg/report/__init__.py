@@ -1,0 +1,1 @@
+"""Loss curves and the one-page report: self-contained HTML, no script, no plotting library."""

@@ -1,0 +1,85 @@
+"""How a run ended, in words: the first thing that its report says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from epg.report.facts import (
+    OBJECTIVES,
+    Failure,
+    RunFacts,
+    branch_state,
+    next_stages,
+    standing_failures,
+)
+
+TITLES = {"denoising": "Diffusion model", "consistency": "One-step consistency model"}
+SHORT_TITLES = {"denoising": "Diffusion", "consistency": "One step"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The run's end: `kind` is succeeded, failed, stopped or unfinished (a CSS class, too)."""
+
+    kind: str
+    word: str
+    sentence: str
+    failures: list[Failure]
+    advice: str = ""
+
+
+def describe_outcome(facts: RunFacts) -> Outcome:
+    """Judge how the run ended from the engine's word, stored failures and missing records."""
+    failures = standing_failures(facts)
+    state = facts.status.state.upper() if facts.status else ""
+    if failures or state in {"FAILED", "ERROR"}:
+        return _failed(facts, failures)
+    if state and state != "SUCCEEDED":
+        sentence = f"The run was ended before it was done{_where(facts)}."
+        return Outcome("stopped", "stopped", sentence, [], _resume())
+    states = {objective: branch_state(facts, objective) for objective in OBJECTIVES}
+    wanted = [objective for objective, state in states.items() if state != "not wanted"]
+    if wanted and all(states[objective] == "done" for objective in wanted):
+        return Outcome("succeeded", "succeeded", _verdicts(facts, wanted), [])
+    sentence = f"Not every stage has a result yet{_where(facts)}."
+    return Outcome("unfinished", "unfinished", sentence, [], _resume())
+
+
+def _failed(facts: RunFacts, failures: list[Failure]) -> Outcome:
+    if failures:
+        stages = " and ".join(failure.stage for failure in failures)
+        return Outcome("failed", "failed", f"The run failed at {stages}.", failures, _resume())
+    message = facts.status.message if facts.status else ""
+    told = f" The engine says: {message}" if message else " No stage left a message."
+    sentence = f"The run failed{_where(facts)}.{told}"
+    advice = f"The log of that step tells why (on a cluster: epg status). {_resume()}"
+    return Outcome("failed", "failed", sentence, [], advice)
+
+
+def _where(facts: RunFacts) -> str:
+    stages = next_stages(facts)
+    absent = {o for o in OBJECTIVES if branch_state(facts, o) == "not wanted"}
+    stages = [s for s in stages if s != "count-gflops" and not any(s.endswith(o) for o in absent)]
+    return f": no result of {' and '.join(stages[:3])}" if stages else ""
+
+
+def _resume() -> str:
+    return (
+        "Start the same command again: finished stages are kept, "
+        "training goes on from its last checkpoint."
+    )
+
+
+def _verdicts(facts: RunFacts, wanted: list[str]) -> str:
+    passed = [o for o in wanted if facts.metrics(f"gate-{o}").get("verdict") == "pass"]
+    if len(passed) == len(wanted):
+        if len(wanted) == 1:
+            return f"The {TITLES[wanted[0]].lower()} passed its gate."
+        return "Both models passed their gate."
+    if not passed:
+        return "The run is complete, but no model passed its gate; none was registered."
+    failed = next(o for o in wanted if o not in passed)
+    return (
+        f"The {TITLES[passed[0]].lower()} passed its gate, the {TITLES[failed].lower()} "
+        "did not and was not registered."
+    )

@@ -1,0 +1,1 @@
+"""One plain function per stage; command line, components and tests call it."""

@@ -1,0 +1,133 @@
+"""Stage `finetune`: encoder and fresh decoder become a generator (EPG, stage 2)."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from epg.data.manifest import Manifest
+from epg.errors import UserError
+from epg.stages.entry import open_run, stage_entry
+from epg.stages.inputs import stored_encoder, stored_manifest
+from epg.stages.pretrain import ENCODER_FILE, PROJECTOR_FILE
+from epg.stages.run import Outputs, Run, StageRecord, fetch_output, file_sha256, perform
+from epg.stages.settings import training_config
+from epg.stages.training import drop_checkpoints, train_stage
+from epg.telemetry.progress import StageReporter
+
+if TYPE_CHECKING:
+    import torch
+
+    from epg.training.loop import Objective
+
+OBJECTIVES = ("denoising", "consistency")
+
+
+def check_objective(objective: str) -> None:
+    """Refuse an objective that does not exist."""
+    if objective not in OBJECTIVES:
+        raise UserError(f"objective {objective!r}: it is one of {', '.join(OBJECTIVES)}")
+
+
+def finetune(
+    run: Run, objective: str, manifest: Manifest | None = None, encoder: Path | None = None
+) -> StageRecord:
+    """Train a generator from the pre-trained encoder and store its averaged weights.
+
+    Args:
+        run: the run.
+        objective: `denoising` (diffusion model) or `consistency` (one-step model).
+        manifest: the shards; default: the run's.
+        encoder: folder with `encoder.safetensors` and `projector.safetensors`; default: the run's.
+
+    Outputs: `generator` (safetensors), `series` (JSON lines), `curves` (HTML).
+    """
+    check_objective(objective)
+    stage = f"finetune-{objective}"
+    manifest = manifest or stored_manifest(run)
+    config = training_config(run.recipe, stage)
+    with tempfile.TemporaryDirectory(prefix="epg-encoder-") as scratch:
+        folder = encoder or stored_encoder(run, Path(scratch))
+        inputs = {"shards": manifest.sha256, "encoder": file_sha256(folder / ENCODER_FILE)}
+
+        def work(reporter: StageReporter, outputs: Outputs) -> None:
+            from epg.model.files import save_weights
+
+            trained, _ = train_stage(
+                run,
+                stage,
+                reporter=reporter,
+                outputs=outputs,
+                manifest=manifest,
+                optimizer=getattr(run.recipe, objective),
+                config=config,
+                inputs=inputs,
+                build=lambda device: _build(run, objective, folder, device),
+            )
+            path = outputs.scratch / "generator.safetensors"
+            weights = trained.ema.state_dict()  # type: ignore[attr-defined]
+            save_weights(path, weights, _header(run, objective, manifest, inputs))
+            outputs.put_file("generator", path)
+            outputs.metrics["parameters"] = sum(t.numel() for t in weights.values())
+
+        record = perform(run, stage, config=config, inputs=inputs, work=work, refuse_changed=True)
+    drop_checkpoints(run, stage)
+    return record
+
+
+def _build(run: Run, objective: str, folder: Path, device: torch.device) -> Objective:
+    from epg.model.files import load_weights
+    from epg.training.finetuning import Consistency, Denoising
+
+    weights, header = load_weights(folder / ENCODER_FILE, "encoder")
+    expected = run.recipe.encoder_arguments()
+    if header["arguments"] != expected:
+        from epg.config.comparison import differences
+
+        listed = "; ".join(differences(header["arguments"], expected))
+        raise UserError(
+            f"{folder / ENCODER_FILE}: this encoder has another shape than the recipe ({listed}): "
+            "pre-train with this recipe, or use the encoder's own"
+        )
+    if objective == "denoising":
+        return Denoising(run.recipe, weights, device)
+    projector, _ = load_weights(folder / PROJECTOR_FILE, "projector")
+    return Consistency(run.recipe, weights, projector, device)
+
+
+def _header(run: Run, objective: str, manifest: Manifest, inputs: dict[str, str]) -> dict[str, Any]:
+    """What a generator's file says of itself; no date, so that the same training gives the same."""
+    return {
+        "kind": "generator",
+        "objective": objective,
+        "classes": manifest.classes,
+        "generator_arguments": run.recipe.generator_arguments(),
+        "recipe": run.recipe.model_dump(mode="json"),
+        "inputs": inputs,
+    }
+
+
+@stage_entry
+def finetune_component(
+    shards: Any,
+    encoder: Any,
+    generator: Any,
+    metrics: Any,
+    curves: Any,
+    objective: str,
+    recipe: str,
+    overrides: dict[str, Any],
+    store: str,
+    run_name: str,
+) -> None:
+    """Run the stage inside a pipeline: `generator` becomes the weights' file."""
+    run = open_run(recipe, overrides, store, run_name)
+    manifest = Manifest.from_json(Path(shards.path).read_bytes())
+    record = finetune(run, objective, manifest, Path(encoder.path))
+    fetch_output(run, record, "generator", Path(generator.path))
+    generator.metadata["epg"] = json.dumps(record.outputs["generator"])
+    fetch_output(run, record, "curves", Path(curves.path))
+    for name, value in record.metrics.items():
+        metrics.log_metric(name, float(value))

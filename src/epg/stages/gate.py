@@ -1,0 +1,135 @@
+"""Stage `gate`: does a model reach what the recipe asks of it?"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from epg.config.recipe import Recipe
+from epg.errors import UserError
+from epg.stages.entry import open_run, stage_entry
+from epg.stages.finetune import check_objective
+from epg.stages.run import Outputs, Run, StageRecord, perform, require_record
+from epg.telemetry.progress import StageReporter
+
+#: Metrics of `evaluate`, with what a recipe must have for them.
+KNOWN_METRICS: dict[str, str] = {
+    "frechet_distance": "evaluate.features: classifier",
+    "class_agreement": "evaluate.features: classifier",
+    "classifier_held_out_accuracy": "evaluate.features: classifier",
+    "fid": "evaluate.features: inception",
+    "sfid": "evaluate.features: inception",
+    "inception_score": "evaluate.features: inception",
+    "svc_agreement": "evaluate.svc",
+    "precision": "",
+    "recall": "",
+    "nearest_neighbour_ratio": "",
+    "nfe": "",
+    "parameters": "",
+    "gmacs": "",
+    "images_per_second": "",
+    "num_samples": "",
+}
+
+Bounds = Mapping[str, Mapping[Any, float]]
+
+
+def check_bounds(recipe: Recipe) -> None:
+    """Refuse bounds on metrics that do not exist, or none at all. Raises `UserError`."""
+    for objective in ("denoising", "consistency"):
+        for name, bounds in getattr(recipe.gate, objective).items():
+            key = f"gate.{objective}.{name}"
+            if name not in KNOWN_METRICS:
+                close = difflib.get_close_matches(name, KNOWN_METRICS, n=1)
+                hint = f" (did you mean {close[0]!r}?)" if close else ""
+                known = ", ".join(sorted(KNOWN_METRICS))
+                raise UserError(f"{key}: unknown metric {name!r}{hint}: there are {known}")
+            if not bounds:
+                raise UserError(f"{key} has no bound: give it min, max, or both")
+            if "min" in bounds and "max" in bounds and bounds["min"] > bounds["max"]:
+                raise UserError(
+                    f"{key} asks for at least {bounds['min']} and at most {bounds['max']}: "
+                    "no value is both"
+                )
+
+
+def judge(metrics: Mapping[str, Any], bounds: Bounds) -> tuple[str, str]:
+    """Return `pass` or `fail`, and the reason: metric, value and bound of all that missed theirs.
+
+    A metric that was not measured, or is not a finite number, fails.
+    """
+    missed: list[str] = []
+    reached: list[str] = []
+    for name, limits in bounds.items():
+        value = metrics.get(name)
+        if value is None:
+            needs = KNOWN_METRICS.get(name)
+            missed.append(f"{name} was not measured" + (f" (it needs {needs})" if needs else ""))
+            continue
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            missed.append(f"{name} is {value}, not a finite number")
+            continue
+        for kind, bound in limits.items():
+            wanted = f"{'at least' if kind == 'min' else 'at most'} {bound:g}"
+            good = value >= bound if kind == "min" else value <= bound
+            if good:
+                reached.append(f"{name} is {value:.4g} ({wanted})")
+            else:
+                missed.append(f"{name} is {_unlike(value, bound)}, {wanted} is asked for")
+    if missed:
+        return "fail", "; ".join(missed)
+    return "pass", "; ".join(reached) or "the recipe asks for nothing"
+
+
+def _unlike(value: float, bound: float) -> str:
+    """Write a value with as many digits as it takes to look different from the bound."""
+    for digits in range(4, 17):
+        text = f"{value:.{digits}g}"
+        if float(text) != bound:
+            return text
+    return repr(value)
+
+
+def gate(run: Run, objective: str) -> StageRecord:
+    """Compare the evaluation's metrics with `recipe.gate.<objective>`.
+
+    The record's metrics are `verdict` (`pass` or `fail`) and `reason`.
+    """
+    check_objective(objective)
+    check_bounds(run.recipe)
+    evaluation = require_record(run, f"evaluate-{objective}")
+    bounds = getattr(run.recipe.gate, objective)
+
+    def work(reporter: StageReporter, outputs: Outputs) -> None:
+        verdict, reason = judge(evaluation.metrics, bounds)
+        outputs.metrics.update(verdict=verdict, reason=reason)
+        tell = reporter.message if verdict == "pass" else reporter.warning
+        tell(f"{verdict}: {reason}")
+
+    return perform(
+        run,
+        f"gate-{objective}",
+        config={"gate": bounds},
+        inputs={"metrics": evaluation.outputs["metrics"]["sha256"]},
+        work=work,
+    )
+
+
+@stage_entry
+def gate_component(
+    metrics: Any,
+    objective: str,
+    recipe: str,
+    overrides: dict[str, Any],
+    store: str,
+    run_name: str,
+) -> str:
+    """Run the stage inside a pipeline; return `pass` or `fail`.
+
+    `metrics` orders the steps: Kubeflow keeps six decimals, the evaluation's record keeps all.
+    """
+    del metrics
+    record = gate(open_run(recipe, overrides, store, run_name), objective)
+    return str(record.metrics["verdict"])

@@ -1,0 +1,197 @@
+"""Stage `register`: a generator that passed its gate goes into the registry, with its card."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from epg.config.loading import dump_recipe
+from epg.config.recipe import Recipe
+from epg.data.manifest import Manifest
+from epg.errors import UserError
+from epg.stages.entry import open_run, stage_entry
+from epg.stages.inputs import stored_generator, stored_manifest
+from epg.stages.run import (
+    Outputs,
+    Run,
+    StageRecord,
+    fetch_output,
+    file_sha256,
+    load_record,
+    perform,
+    require_record,
+    versions,
+)
+from epg.telemetry.progress import StageReporter
+
+
+def register(
+    run: Run, objective: str, generator: Path | None = None, version: str | None = None
+) -> StageRecord:
+    """Register `<recipe name>-<objective>`; the same weights a second time change nothing.
+
+    Args:
+        run: the run.
+        objective: `denoising` or `consistency`.
+        generator: weights (safetensors); default: the run's.
+        version: default: the next free of v1, v2, ...
+
+    Metrics of the record: `model`, `version`, `digest` (SHA-256 of the weights), `uri`.
+
+    Raises:
+        UserError: the gate did not let it pass, or `version` holds other weights.
+    """
+    stage = f"register-{objective}"
+    evaluation = require_record(run, f"evaluate-{objective}")
+    gate = require_record(run, f"gate-{objective}")
+    if gate.metrics.get("verdict") != "pass":
+        raise UserError(
+            f"{objective} model of run {run.name!r} is not registered: its gate says "
+            f"{gate.metrics.get('verdict')!r} ({gate.metrics.get('reason')}); train longer or "
+            f"change gate.{objective} in the recipe"
+        )
+    with tempfile.TemporaryDirectory(prefix="epg-register-") as scratch:
+        weights = generator or stored_generator(run, objective, Path(scratch))
+        inputs = {
+            "generator": file_sha256(weights),
+            "evaluation": evaluation.fingerprint,
+            "gate": gate.fingerprint,
+        }
+
+        def work(reporter: StageReporter, outputs: Outputs) -> None:
+            del reporter
+            _register(run, objective, weights, evaluation, version, outputs)
+
+        return perform(
+            run,
+            stage,
+            config={"model": model_name(run.recipe, objective), "version": version},
+            inputs=inputs,
+            work=work,
+            always=not _still_registered(run, stage),
+        )
+
+
+def model_name(recipe: Recipe, objective: str) -> str:
+    """Return the name under which a recipe's generator is registered."""
+    return f"{recipe.name}-{objective}"
+
+
+def _still_registered(run: Run, stage: str) -> bool:
+    """Tell whether what an earlier record speaks of is in the registry (it may be removed)."""
+    from epg.registry.entry import read_entry
+
+    record = load_record(run, stage)
+    if record is None:
+        return False
+    entry = read_entry(run.registry, record.metrics["model"], record.metrics["version"])
+    return entry is not None and entry.digest == record.metrics["digest"]
+
+
+def _register(
+    run: Run,
+    objective: str,
+    weights: Path,
+    evaluation: StageRecord,
+    version: str | None,
+    outputs: Outputs,
+) -> None:
+    from epg import registry
+
+    extra = {}
+    if "grid" in evaluation.outputs:
+        extra["grid.png"] = fetch_output(run, evaluation, "grid", outputs.scratch / "grid.png")
+    registered = registry.register(
+        run.registry,
+        model_name(run.recipe, objective),
+        weights,
+        recipe_yaml=dump_recipe(run.recipe),
+        metrics=evaluation.metrics,
+        card=_card(run, objective, evaluation),
+        extra=extra,
+        version=version,
+    )
+    outputs.metrics.update(
+        model=registered.model,
+        version=registered.version,
+        digest=registered.digest,
+        uri=registered.uri,
+    )
+    outputs.details["created"] = registered.created
+
+
+def _card(run: Run, objective: str, evaluation: StageRecord) -> str:
+    from epg.registry.card import CardFacts, render_card
+
+    manifest = stored_manifest(run)
+    return render_card(
+        CardFacts(
+            model=model_name(run.recipe, objective),
+            objective=objective,
+            recipe_name=run.recipe.name,
+            description=run.recipe.description,
+            data=_data_facts(manifest),
+            settings=_settings(run.recipe, objective),
+            metrics=evaluation.metrics,
+            features=_feature_network(run.recipe, evaluation),
+            versions={name: versions().get(name, "unknown") for name in ("epg", "torch")},
+        )
+    )
+
+
+def _data_facts(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "source": manifest.source,
+        "image_size": manifest.image_size,
+        "channels": manifest.channels,
+        "classes": manifest.classes,
+        "train": manifest.num_samples("train"),
+        "held_out": manifest.num_samples("held-out"),
+    }
+
+
+def _settings(recipe: Recipe, objective: str) -> dict[str, Any]:
+    """What was trained how, for the card's table."""
+    model, training = recipe.model, getattr(recipe, objective)
+    settings = {
+        "seed": recipe.seed,
+        "encoder": f"{model.depth} blocks, width {model.embed_dim}, {model.num_heads} heads, "
+        f"patches of {model.patch_size}×{model.patch_size}",
+        "pre-training": f"{recipe.pretrain.steps:,} steps of {recipe.pretrain.batch_size} images",
+        "fine-tuning": f"{training.steps:,} steps of {training.batch_size} images",
+    }
+    if objective == "denoising":
+        settings["sampler"] = (
+            f"Heun, {training.sampling_steps} noise levels, guidance {training.guidance_scale:g} "
+            f"for sigma from {training.guidance_interval[0]:g} to {training.guidance_interval[1]:g}"
+        )
+    else:
+        settings["sampler"] = "one step"
+    return settings
+
+
+def _feature_network(recipe: Recipe, evaluation: StageRecord) -> str:
+    """Name of the network in whose features the evaluation measured distances."""
+    for key in ("feature_network", "features"):
+        named = evaluation.details.get(key) or evaluation.metrics.get(key)
+        if isinstance(named, str) and named != "classifier":
+            return named
+    return "Inception v3" if recipe.evaluate.features == "inception" else f"{recipe.name}-cnn"
+
+
+@stage_entry
+def register_component(
+    generator: Any,
+    metrics: Any,
+    objective: str,
+    recipe: str,
+    overrides: dict[str, Any],
+    store: str,
+    run_name: str,
+) -> str:
+    """Run the stage inside a pipeline; return the uri of the registered model."""
+    del metrics  # an edge of the graph; exact values come from the evaluation's record
+    run = open_run(recipe, overrides, store, run_name)
+    record = register(run, objective, Path(generator.path))
+    return str(record.metrics["uri"])

@@ -1,0 +1,294 @@
+"""Gather what a run left in its store into one page. Cheap, and so made anew every time.
+
+As the exit handler of the pipeline it also runs after a failure: whatever cannot be read is named
+on the page instead of stopping it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from epg.config.loading import available_recipes, dump_recipe, load_recipe
+from epg.errors import UserError
+from epg.stages.entry import open_run, stage_entry
+from epg.stages.run import (
+    RECIPE_KEY,
+    Outputs,
+    Run,
+    StageRecord,
+    fetch_output,
+    load_record,
+    perform,
+)
+from epg.telemetry.progress import EVENTS_VARIABLE, StageReporter
+
+if TYPE_CHECKING:
+    from epg.data.manifest import Manifest
+    from epg.report.facts import Dataset, Failure, FinalStatus, RunFacts
+
+T = TypeVar("T")
+MAX_SAMPLE_BYTES = 64_000_000  # larger sets of samples or images are not read for the page
+PAGE = "report.html"
+#: Pictures that are copied beside the page: name -> (stage, output).
+PICTURES = {
+    "grid-denoising": ("evaluate-denoising", "grid"),
+    "grid-consistency": ("evaluate-consistency", "grid"),
+    "trajectory-denoising": ("evaluate-denoising", "trajectory"),
+}
+
+
+def report(run: Run, status: FinalStatus | None = None) -> StageRecord:
+    """Write `report/report.html` and the PNG grids from the stage records of a run.
+
+    Args:
+        run: the run; nothing of it needs to be done.
+        status: what the engine says about the whole run, if it says anything.
+    """
+    from epg.report.page import render_page
+
+    with tempfile.TemporaryDirectory(prefix="epg-report-") as scratch:
+        facts = _Finds(run, Path(scratch)).gather(status)
+
+    def work(reporter: StageReporter, outputs: Outputs) -> None:
+        page = render_page(facts).encode()
+        outputs.put_bytes("report", PAGE, page)
+        for name, png in facts.images.items():
+            outputs.put_bytes(name, f"{name}.png", png)
+        if _is_local(run.store_uri):  # where a person looks first: runs/<run name>/report.html
+            run.store.put_bytes(PAGE, page)
+        for note in facts.notes:
+            reporter.warning(note)
+
+    inputs = {stage: record.fingerprint for stage, record in facts.records.items()}
+    return perform(run, "report", config={}, inputs=inputs, work=work, always=True)
+
+
+@stage_entry
+def report_component(
+    page: Any,
+    status: Any,
+    recipe: str,
+    overrides: dict[str, Any],
+    store: str,
+    run_name: str,
+) -> None:
+    """Make the report as a pipeline step; `page.path` gets the same file.
+
+    Args:
+        page: KFP's output artifact (HTML).
+        status: KFP's PipelineTaskFinalStatus, or None.
+        recipe: recipe name, path or text.
+        overrides: settings on top of it.
+        store: root of the store.
+        run_name: name of the run.
+    """
+    run = open_run(recipe, overrides, store, run_name)
+    record = report(run, final_status(status))
+    path = Path(page.path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    run.store.get_file(record.outputs["report"]["key"], path)
+
+
+def final_status(status: Any) -> FinalStatus | None:
+    """Read KFP's PipelineTaskFinalStatus (an object, a dict, or None on older engines)."""
+    from epg.report.facts import FinalStatus
+
+    if isinstance(status, Mapping):
+        state, message = status.get("state"), status.get("error_message")
+    else:
+        state, message = getattr(status, "state", None), getattr(status, "error_message", None)
+    return FinalStatus(str(state), str(message or "")) if state else None
+
+
+@dataclass
+class _Finds:
+    """What a run's store holds. What cannot be read becomes a note and is left out."""
+
+    run: Run
+    scratch: Path
+    notes: list[str] = field(default_factory=list)
+    records: dict[str, StageRecord] = field(default_factory=dict)
+
+    def gather(self, status: FinalStatus | None) -> RunFacts:
+        """Read all that the page shows."""
+        from epg.report.facts import STAGES, TRAINING_STAGES, RunFacts
+        from epg.report.results import shown_labels
+
+        run = self.run
+        for stage in STAGES:
+            record = self._try(load_record, run, stage)
+            if record is not None:
+                self.records[stage] = record
+        manifest = self._manifest()
+        pictures = {name: self._output(*place) for name, place in PICTURES.items()}
+        argument, settings = recipe_settings(run)
+        facts = RunFacts(
+            name=run.name,
+            store_uri=run.store_uri,
+            recipe=run.recipe,
+            recipe_text=dump_recipe(run.recipe),
+            recipe_argument=argument,
+            settings=settings,
+            records=self.records,
+            failures=self._failures(),
+            status=status,
+            reused=reused_stages(),
+            dataset=_dataset(manifest),
+            images={name: png for name, png in pictures.items() if png},
+            series={stage: self._series(stage) for stage in TRAINING_STAGES},
+            notes=self.notes,
+            generated=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        sheets, strips = self._samples(manifest, shown_labels(facts))
+        return replace(facts, sheets=sheets, strips=strips)
+
+    def _try(self, read: Callable[..., T], *arguments: Any) -> T | None:
+        try:
+            return read(*arguments)
+        except UserError as error:
+            self.notes.append(str(error))
+            return None
+
+    def _output(self, stage: str, name: str, most: int | None = None) -> bytes:
+        """Return the bytes of a stage's output; nothing where there is none."""
+        record = self.records.get(stage)
+        if record is None or name not in record.outputs:
+            return b""
+        if most is not None and record.outputs[name]["size"] > most:
+            return b""
+        path = self._try(fetch_output, self.run, record, name, self.scratch / f"{stage}-{name}")
+        return path.read_bytes() if path else b""
+
+    def _manifest(self) -> Manifest | None:
+        data = self._output("shard", "manifest")
+        if not data:
+            return None
+        from epg.data.manifest import Manifest
+
+        return self._try(Manifest.from_json, data)
+
+    def _series(self, stage: str) -> list[dict[str, Any]]:
+        rows = []
+        for line in self._output(stage, "series").splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue  # a line cut short by a kill
+            if isinstance(row, dict):
+                rows.append(row)
+        return rows
+
+    def _failures(self) -> dict[str, Failure]:
+        from epg.report.facts import Failure
+
+        found = {}
+        for item in self._try(lambda: list(self.run.store.list("failures/"))) or []:
+            try:
+                content = json.loads(self._try(self.run.store.get_bytes, item.key) or b"")
+                failure = Failure(
+                    str(content["stage"]), str(content["message"]), float(content["time"])
+                )
+            except (ValueError, TypeError, KeyError):
+                self.notes.append(f"{item.key}: not a failure record")
+                continue
+            found[failure.stage] = failure
+        return found
+
+    def _samples(
+        self, manifest: Manifest | None, labels: list[int]
+    ) -> tuple[dict[str, bytes], dict[str, dict[int, bytes]]]:
+        """Return a sheet of each model's images, and rows by label of them and of real ones."""
+        import numpy as np
+
+        from epg.report.facts import OBJECTIVES
+        from epg.report.images import class_sheet, class_strips
+
+        sheets, strips = {}, {}
+        for objective in OBJECTIVES:
+            data = self._output(f"evaluate-{objective}", "samples", MAX_SAMPLE_BYTES)
+            if not data:
+                continue
+            try:
+                with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+                    images, requested = arrays["arr_0"], arrays["arr_1"]
+                sheets[objective] = class_sheet(images, requested, labels)
+                strips[objective] = class_strips(images, requested, labels)
+            except (ValueError, KeyError, IndexError, OSError, zipfile.BadZipFile) as error:
+                self.notes.append(f"samples of evaluate-{objective}: cannot be read ({error})")
+        if strips and manifest is not None:
+            size = sum(shard.size for shard in manifest.shards("held-out"))
+            if 0 < size <= MAX_SAMPLE_BYTES:
+                strips["real"] = self._try(_real_strips, self.run, manifest, labels) or {}
+        return sheets, strips
+
+
+def _real_strips(run: Run, manifest: Manifest, labels: list[int]) -> dict[int, bytes]:
+    from epg.data.reader import ShardReader
+    from epg.report.images import class_strips
+
+    images, real_labels = ShardReader(run.store, manifest, "held-out").load()
+    return class_strips(images, real_labels, labels)
+
+
+def _dataset(manifest: Manifest | None) -> Dataset | None:
+    if manifest is None:
+        return None
+    from epg.report.facts import Dataset
+
+    return Dataset(
+        source=manifest.source,
+        image_size=manifest.image_size,
+        channels=manifest.channels,
+        classes=manifest.classes,
+        counts={split: manifest.num_samples(split) for split in manifest.splits},
+    )
+
+
+def recipe_settings(run: Run) -> tuple[str, list[str]]:
+    """Return what `--recipe` takes, and the `--set` values, to get the run's recipe again."""
+    if run.recipe.name not in available_recipes():
+        kept = f"{run.store_uri.removeprefix('file://').rstrip('/')}/{run.name}/{RECIPE_KEY}"
+        return (kept if _is_local(run.store_uri) else "RECIPE.yaml"), []
+    packaged = load_recipe(run.recipe.name).model_dump(mode="json")
+    return run.recipe.name, _changed(packaged, run.recipe.model_dump(mode="json"))
+
+
+def _changed(packaged: Mapping[str, Any], used: Mapping[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for key, value in used.items():
+        before = packaged.get(key)
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            found += _changed(before, value, f"{prefix}{key}.")
+        elif value != before:
+            found.append(f"{prefix}{key}={json.dumps(value, ensure_ascii=False)}")
+    return found
+
+
+def reused_stages() -> frozenset[str]:
+    """Return the stages that `epg run` found done already, as its events file tells."""
+    path = os.environ.get(EVENTS_VARIABLE)
+    if not path:
+        return frozenset()
+    last: dict[str, str] = {}
+    try:
+        with Path(path).open(encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if '"started"' in line or '"reused"' in line:
+                    event = json.loads(line)
+                    last[str(event["stage"])] = str(event["event"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return frozenset()
+    return frozenset(stage for stage, event in last.items() if event == "reused")
+
+
+def _is_local(uri: str) -> bool:
+    return "://" not in uri or uri.startswith("file://")

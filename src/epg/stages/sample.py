@@ -1,0 +1,121 @@
+"""`epg sample`: images from a registered model or a weights file."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from epg.errors import UserError
+from epg.store import Store
+from epg.telemetry.progress import StageReporter
+
+FORMATS = (".npz", ".png")
+_GRID_COLUMNS = 32  # images of one class in a row of the grid
+
+
+def sample(
+    model: str,
+    *,
+    classes: list[str] | None,
+    num: int,
+    out: Path,
+    registry: Store,
+    steps: int | None = None,
+    guidance_scale: float | None = None,
+    seed: int = 0,
+    batch_size: int = 256,
+) -> dict[str, float | int]:
+    """Sample `num` images, spread evenly over the classes, into a `.npz` or a `.png`.
+
+    Args:
+        model: path of a weights file or folder, or a registered `NAME` or `NAME:VERSION`.
+        classes: class names or indices; None means all.
+        num: number of images.
+        out: `.npz` (`arr_0` uint8 [N, H, W, C], `arr_1` labels) or `.png` (a grid, row by class).
+        registry: where a bare name is looked up.
+        steps: noise levels of a diffusion model, or evaluations of a consistency model.
+        guidance_scale: of a diffusion model.
+        seed: the same seed gives the same images.
+        batch_size: images at once.
+
+    Returns:
+        `nfe`, `images_per_second` and `num_samples`.
+    """
+    if out.suffix not in FORMATS:
+        raise UserError(f"{out}: write to a file that ends in {' or '.join(FORMATS)}")
+    if num < 1:
+        raise UserError(f"--num {num}: ask for at least one image")
+    if not out.parent.is_dir():
+        raise UserError(f"{out}: the folder {out.parent} does not exist")
+    from epg.evaluation.generate import generate
+    from epg.model.files import load_generator
+
+    reporter = StageReporter("sample")
+    with tempfile.TemporaryDirectory(prefix="epg-sample-") as scratch:
+        loaded = load_generator(_locate(model, registry, Path(scratch)))
+        chosen = class_indices(classes, loaded.classes)
+        labels = np.array(sorted(chosen[i % len(chosen)] for i in range(num)), dtype=np.int64)
+        samples = generate(
+            loaded,
+            labels,
+            seed=seed,
+            batch_size=batch_size,
+            steps=steps,
+            guidance_scale=guidance_scale,
+            on_progress=lambda done, total, values: reporter.progress(
+                done, total, "images", **values
+            ),
+        )
+        reporter.finished({})
+    _write(out, samples.images, samples.labels)
+    return {
+        "nfe": samples.nfe,
+        "images_per_second": samples.images_per_second,
+        "num_samples": num,
+    }
+
+
+def class_indices(classes: list[str] | None, known: list[str]) -> list[int]:
+    """Turn class names or indices into indices. Raises `UserError` for an unknown one."""
+    if not classes:
+        return list(range(len(known)))
+    indices = []
+    for wanted in classes:
+        if wanted in known:
+            indices.append(known.index(wanted))
+        elif wanted.isdigit() and int(wanted) < len(known):
+            indices.append(int(wanted))
+        else:
+            shown = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
+            raise UserError(
+                f"class {wanted!r}: this model has {shown}, or the indices 0 to {len(known) - 1}"
+            )
+    return indices
+
+
+def _locate(model: str, registry: Store, scratch: Path) -> Path:
+    """Return a local weights file for a path or a registered name."""
+    path = Path(model)
+    if path.exists() or "/" in model or model.endswith(".safetensors"):
+        return path
+    from epg.registry import fetch_model
+
+    return fetch_model(registry, model, scratch)
+
+
+def _write(out: Path, images: np.ndarray, labels: np.ndarray) -> None:
+    """Write through a temporary name, so that a full disk leaves no half file."""
+    partial = out.with_name(f".{out.name}.partial{out.suffix}")
+    try:
+        if out.suffix == ".npz":
+            np.savez(partial, arr_0=images, arr_1=labels)
+        else:
+            from epg.evaluation.grid import class_grid
+
+            most = int(np.unique(labels, return_counts=True)[1].max())
+            partial.write_bytes(class_grid(images, labels, per_class=min(most, _GRID_COLUMNS)))
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)

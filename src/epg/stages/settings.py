@@ -1,0 +1,56 @@
+"""Which parts of a recipe each stage's result depends on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from epg.config.recipe import Recipe
+
+#: Settings that change how training is watched and saved, not what it computes.
+_BOOKKEEPING = {"checkpoint_every_seconds"}
+
+
+def _sections(recipe: Recipe, *names: str) -> dict[str, Any]:
+    content = recipe.model_dump(mode="json")
+    chosen = {name: content[name] for name in names}
+    for section in chosen.values():
+        if isinstance(section, dict):
+            for key in _BOOKKEEPING:
+                section.pop(key, None)
+    return chosen
+
+
+def shard_config(recipe: Recipe) -> dict[str, Any]:
+    """Settings of the stored images. Normalisation and flips happen later."""
+    config = _sections(recipe, "seed", "data")
+    for key in ("mean", "std", "horizontal_flip"):
+        config["data"].pop(key)
+    return config
+
+
+def training_config(recipe: Recipe, stage: str) -> dict[str, Any]:
+    """Settings of `pretrain`, `finetune-denoising` or `finetune-consistency`."""
+    own = "pretrain" if stage == "pretrain" else stage.removeprefix("finetune-")
+    config = _sections(recipe, "seed", "data", "diffusion", "model", own)
+    if own == "denoising":
+        for key in ("sampling_steps", "guidance_scale", "guidance_interval", "final_euler_step"):
+            config[own].pop(key)
+    return config
+
+
+def evaluation_config(recipe: Recipe, objective: str) -> dict[str, Any]:
+    """Settings of evaluating one generator: the judge's and the sampler's."""
+    config = _sections(recipe, "seed", "evaluate", "diffusion")
+    if objective == "denoising":
+        config["sampling"] = {
+            "steps": recipe.denoising.sampling_steps,
+            "guidance_scale": recipe.denoising.guidance_scale,
+            "guidance_interval": recipe.denoising.guidance_interval,
+            "final_euler_step": recipe.denoising.final_euler_step,
+        }
+    return config
+
+
+def reference_config(recipe: Recipe) -> dict[str, Any]:
+    """Settings of the reference statistics and their feature network."""
+    return _sections(recipe, "seed", "data", "evaluate")

@@ -1,0 +1,115 @@
+"""Stage `shard`: images of any origin become tars of pixels and one manifest.
+
+Shards lie under `shards/<fingerprint>/` of the run; the fingerprint covers the settings and the
+source's listing, so changed data never mix with what was there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from epg.data.manifest import Manifest
+from epg.errors import UserError
+from epg.stages.entry import open_run, stage_entry
+from epg.stages.run import (
+    Outputs,
+    Run,
+    StageRecord,
+    fetch_output,
+    load_record,
+    perform,
+    record_key,
+)
+from epg.stages.settings import shard_config
+from epg.telemetry.progress import StageReporter
+
+STAGE = "shard"
+
+
+def shard(run: Run) -> StageRecord:
+    """Write the recipe's images as shards into the run's store.
+
+    Outputs: `manifest` (JSON). Metrics: images of both splits, skipped and converted images.
+
+    Raises:
+        UserError: an unusable source, too many bad images, no space, an unusable store.
+    """
+    from epg.data.sources import source_digest
+
+    data, seed = run.recipe.data, run.recipe.seed
+    config = shard_config(run.recipe)
+    inputs = {"source": source_digest(data.source)}
+    prefix = f"shards/{_fingerprint(config, inputs)}"
+
+    def work(reporter: StageReporter, outputs: Outputs) -> None:
+        from epg.data.sharding import MANIFEST_NAME, write_shards
+        from epg.data.sources import open_source
+
+        source = open_source(data.source, data, seed)
+
+        def on_progress(done: int, total: int, values: dict[str, float]) -> None:
+            reporter.progress(done, total, unit="images", **values)
+
+        manifest = write_shards(source, data, seed, run.store, prefix, on_progress)
+        outputs.put_bytes(
+            "manifest", MANIFEST_NAME, manifest.to_json(), key=f"{prefix}/{MANIFEST_NAME}"
+        )
+        skipped = manifest.report["skipped"]
+        if skipped:
+            counted = ", ".join(f"{count} × {reason}" for reason, count in skipped.items())
+            reporter.warning(f"{sum(skipped.values())} images skipped: {counted}")
+        outputs.metrics.update(
+            images_train=manifest.num_samples("train"),
+            images_held_out=manifest.num_samples("held-out"),
+            images_skipped=sum(skipped.values()),
+            classes=len(manifest.classes),
+            shards=sum(len(shards) for shards in manifest.splits.values()),
+            bytes=sum(s.size for shards in manifest.splits.values() for s in shards),
+        )
+        outputs.details.update(
+            report=manifest.report, class_counts=manifest.class_counts, classes=manifest.classes
+        )
+
+    _forget_incomplete(run)
+    return perform(run, STAGE, config=config, inputs=inputs, work=work)
+
+
+def _fingerprint(config: dict[str, Any], inputs: dict[str, str]) -> str:
+    """Digest of what the shards' bytes depend on; how many bad images are allowed does not."""
+    data = {key: value for key, value in config["data"].items() if key != "max_bad_fraction"}
+    text = json.dumps({**config, "data": data, **inputs}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _forget_incomplete(run: Run) -> None:
+    """Drop the record when a shard is gone or cut, so that the stage writes it again."""
+    record = load_record(run, STAGE)
+    if record is None:
+        return
+    try:
+        manifest = Manifest.from_json(run.store.get_bytes(record.outputs["manifest"]["key"]))
+    except (UserError, KeyError):
+        run.store.delete(record_key(STAGE))
+        return
+    expected = {s.key: s.size for shards in manifest.splits.values() for s in shards}
+    folders = {key.rpartition("/")[0] for key in expected}
+    found = {info.key: info.size for folder in folders for info in run.store.list(f"{folder}/")}
+    wrong = sorted(key for key, size in expected.items() if found.get(key) != size)
+    if wrong:
+        StageReporter(STAGE).warning(f"{wrong[0]} is missing or cut: the shards are written again")
+        run.store.delete(record_key(STAGE))
+
+
+@stage_entry
+def shard_component(
+    shards: Any, recipe: str, overrides: dict[str, Any], store: str, run_name: str
+) -> None:
+    """Run the stage inside a pipeline: `shards` becomes the manifest's file."""
+    run = open_run(recipe, overrides, store, run_name)
+    record = shard(run)
+    fetch_output(run, record, "manifest", Path(shards.path))
+    # One string: Kubeflow's metadata store turns whole floats and None into other things.
+    shards.metadata["epg"] = json.dumps({**record.outputs["manifest"], **record.metrics})

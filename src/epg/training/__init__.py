@@ -1,0 +1,1 @@
+"""One loop, its checkpoints and schedules, and the parts that each stage assembles."""

@@ -1,0 +1,182 @@
+"""Stage 2 assembled: encoder and fresh decoder, trained by denoising or by consistency."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from epg.config.recipe import Recipe
+from epg.data.augment import random_flip, to_float
+from epg.diffusion.denoisers import denoise_consistently, denoise_directly
+from epg.diffusion.preconditioning import c_in, c_noise, per_image
+from epg.diffusion.schedule import log_normal_sigmas, nearest_levels, sigma_grid
+from epg.diffusion.seeds import derive_seed, generator_for
+from epg.model.encoder import Encoder
+from epg.model.generator import Generator
+from epg.model.projector import Projector
+from epg.objectives.consistency import consistency_loss, pair_level, pair_weight
+from epg.objectives.contrastive import info_nce
+from epg.objectives.denoising import denoising_loss, level_weights
+from epg.training.schedules import ema_decay_at, stage_at
+
+
+class _Finetuning:
+    """What both objectives share: the generator, its moving average, and the images."""
+
+    objective: str
+
+    def __init__(
+        self, recipe: Recipe, encoder: dict[str, Tensor], device: torch.device, dropout: float
+    ) -> None:
+        """Build a generator around the pre-trained encoder's weights."""
+        self._recipe = recipe
+        torch.manual_seed(derive_seed(recipe.seed, self.objective, "weights"))
+        self.generator = Generator(**recipe.generator_arguments(dropout))
+        self.generator.encoder.load_state_dict(encoder)
+        self.generator.to(device).train()
+        self.ema = copy.deepcopy(self.generator).eval().requires_grad_(False)
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """All parameters of the generator, encoder included."""
+        return dict(self.generator.named_parameters())
+
+    def state(self) -> dict[str, Tensor]:
+        """Weights and their moving average."""
+        state = {f"model.{name}": t for name, t in self.generator.state_dict().items()}
+        return state | {f"ema.{name}": t for name, t in self.ema.state_dict().items()}
+
+    def _prepare(self, images: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return clean images in model units and noise, both [N, C, H, W]."""
+        data = self._recipe.data
+        clean = to_float(images, data.mean, data.std)
+        if data.horizontal_flip:
+            clean = random_flip(clean, random)
+        return clean, torch.randn(clean.shape, generator=random, device=clean.device)
+
+    @torch.no_grad()
+    def _average(self, decay: float) -> None:
+        torch._foreach_lerp_(
+            list(self.ema.parameters()), list(self.generator.parameters()), 1.0 - decay
+        )
+
+
+class Denoising(_Finetuning):
+    """Diffusion fine-tuning. Source: EPG, section 4 of docs/method.md."""
+
+    objective = "denoising"
+
+    def __init__(self, recipe: Recipe, encoder: dict[str, Tensor], device: torch.device) -> None:
+        """Build the generator, the grid of levels and their weights."""
+        super().__init__(recipe, encoder, device, dropout=0.0)
+        self._config = recipe.denoising
+        diffusion = recipe.diffusion
+        grid = sigma_grid(
+            self._config.num_scales, diffusion.sigma_min, diffusion.sigma_max, diffusion.rho
+        )
+        self._grid = grid.to(device)
+        self._weights = level_weights(grid).to(device)
+
+    def losses(self, images: Tensor, labels: Tensor, step: int) -> dict[str, Tensor]:
+        """The single term `denoising`."""
+        recipe, config = self._recipe, self._config
+        random = generator_for(recipe.seed, self.objective, step, device=images.device)
+        clean, noise = self._prepare(images, random)
+        drawn = log_normal_sigmas(
+            len(clean), config.sigma_log_mean, config.sigma_log_std, random, clean.device
+        )
+        levels = nearest_levels(drawn, self._grid)
+        dropped = torch.rand(len(labels), generator=random, device=labels.device)
+        labels = torch.where(dropped < config.class_dropout_prob, self.generator.null_class, labels)
+        loss = denoising_loss(
+            lambda x, sigma: denoise_directly(
+                self.generator, x, sigma, labels, recipe.diffusion.sigma_data
+            ),
+            clean,
+            noise,
+            recipe.sigma_shift * self._grid[levels],
+            self._weights[levels],
+        )
+        return {"denoising": loss}
+
+    def after_step(self, step: int) -> None:
+        """Update the moving average of the weights."""
+        self._average(ema_decay_at(step, self._config.ema_decay, self._config.ema_warmup))
+
+
+class Consistency(_Finetuning):
+    """Consistency fine-tuning without a teacher. Source: EPG, section 5 of docs/method.md."""
+
+    objective = "consistency"
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        encoder: dict[str, Tensor],
+        projector: dict[str, Tensor],
+        device: torch.device,
+    ) -> None:
+        """Build the generator and the frozen stage-1 network of the auxiliary term."""
+        super().__init__(recipe, encoder, device, dropout=recipe.consistency.dropout)
+        self._config = recipe.consistency
+        self._frozen_encoder = Encoder(**recipe.encoder_arguments())
+        self._frozen_encoder.load_state_dict(encoder)
+        self._frozen_projector = Projector(**recipe.projector_arguments())
+        self._frozen_projector.load_state_dict(projector)
+        for module in (self._frozen_encoder, self._frozen_projector):
+            module.to(device).eval().requires_grad_(False)
+
+    def losses(self, images: Tensor, labels: Tensor, step: int) -> dict[str, Tensor]:
+        """Terms `consistency` and `auxiliary`."""
+        recipe, config = self._recipe, self._config
+        diffusion, shift = recipe.diffusion, recipe.sigma_shift
+        random = generator_for(recipe.seed, self.objective, step, device=images.device)
+        clean, noise = self._prepare(images, random)
+        t = log_normal_sigmas(
+            len(clean), config.sigma_log_mean, config.sigma_log_std, random, clean.device
+        ).clamp(diffusion.sigma_min, diffusion.sigma_max)
+        stage = stage_at(step, config.steps, config.num_stages)
+        r = pair_level(t, stage, config.ratio_base, diffusion.sigma_min)
+
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            # A generator made anew for each pass gives both passes the same dropout mask.
+            masks = generator_for(recipe.seed, self.objective, "dropout", step, device=x.device)
+            return denoise_consistently(
+                lambda scaled, level, y: self.generator(scaled, level, y, masks),
+                x,
+                sigma,
+                labels,
+                diffusion.sigma_data,
+                shift * diffusion.sigma_min,
+            )
+
+        loss, output = consistency_loss(
+            denoise,
+            denoise,
+            clean,
+            noise,
+            shift * t,
+            shift * r,
+            pair_weight(t, r, shift),
+            config.huber_c,
+        )
+        if not config.auxiliary_weight:
+            return {"consistency": loss}
+        query = self._frozen_features(output)
+        with torch.no_grad():
+            key = self._frozen_features(clean)
+        auxiliary = info_nce(query, key, config.auxiliary_temperature)
+        return {"consistency": loss, "auxiliary": config.auxiliary_weight * auxiliary}
+
+    def _frozen_features(self, images: Tensor) -> Tensor:
+        """Projected stage-1 features of images at the lowest level, [N, D]."""
+        diffusion = self._recipe.diffusion
+        floor = self._recipe.sigma_shift * diffusion.sigma_min
+        sigma = torch.full((len(images),), floor, dtype=torch.float64, device=images.device)
+        scaled = per_image(c_in(sigma, diffusion.sigma_data)) * images
+        return self._frozen_projector(self._frozen_encoder.features(scaled, c_noise(sigma)))
+
+    def after_step(self, step: int) -> None:
+        """Update the moving average of the weights."""
+        self._average(ema_decay_at(step, self._config.ema_decay, self._config.ema_warmup))

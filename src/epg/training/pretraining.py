@@ -1,0 +1,113 @@
+"""Stage 1 assembled: encoder, projector, their EMA target, and the losses of one step."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from epg.config.recipe import Recipe
+from epg.data.augment import normalize, random_flip, to_float, two_views
+from epg.diffusion.schedule import num_scales_at, sigma_grid
+from epg.diffusion.seeds import derive_seed, generator_for
+from epg.model.encoder import Encoder
+from epg.model.projector import Projector
+from epg.objectives.pretraining import (
+    PretrainingInputs,
+    consistency_temperature,
+    pretraining_losses,
+)
+
+
+class Pretraining:
+    """Representation-consistency pre-training. Source: EPG, section 2 of docs/method.md."""
+
+    def __init__(self, recipe: Recipe, device: torch.device) -> None:
+        """Build fresh weights from the recipe's seed."""
+        self._recipe = recipe
+        self._config = recipe.pretrain
+        torch.manual_seed(derive_seed(recipe.seed, "pretrain", "weights"))
+        self.encoder = Encoder(**recipe.encoder_arguments()).to(device)
+        self.projector = Projector(**recipe.projector_arguments()).to(device)
+        self.online = nn.ModuleDict({"encoder": self.encoder, "projector": self.projector})
+        self._target_encoder = copy.deepcopy(self.encoder)
+        self._target_projector = copy.deepcopy(self.projector)
+        self.target = nn.ModuleDict(
+            {"encoder": self._target_encoder, "projector": self._target_projector}
+        ).requires_grad_(False)
+        self.online.train()
+        self.target.train()  # BatchNorm of the target uses its own batch, not stale buffers
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Trained parameters: encoder and projector."""
+        return dict(self.online.named_parameters())
+
+    def state(self) -> dict[str, Tensor]:
+        """Online and target weights, buffers included."""
+        state = {f"online.{name}": t for name, t in self.online.state_dict().items()}
+        return state | {f"target.{name}": t for name, t in self.target.state_dict().items()}
+
+    def losses(self, images: Tensor, labels: Tensor, step: int) -> dict[str, Tensor]:
+        """Weighted terms `contrastive` and `consistency`; labels are not looked at."""
+        del labels
+        recipe, config = self._recipe, self._config
+        random = generator_for(recipe.seed, "pretrain", step, device=images.device)
+        mean, std = recipe.data.mean, recipe.data.std
+        views = two_views(images, config.augmentation, recipe.data.horizontal_flip, random)
+        clean = to_float(images, mean, std)
+        if recipe.data.horizontal_flip:
+            clean = random_flip(clean, random)
+        noisier, cleaner = self._neighbours(step)
+        shift = recipe.sigma_shift
+        diffusion = recipe.diffusion
+        tau = consistency_temperature(
+            noisier,
+            step,
+            config.steps,
+            config.temperature_consistency,
+            config.temperature_consistency_start,
+            (diffusion.sigma_min, diffusion.sigma_max),
+        )
+        terms = pretraining_losses(
+            PretrainingInputs(
+                view1=normalize(views[0], mean, std),
+                view2=normalize(views[1], mean, std),
+                clean=clean,
+                noise=torch.randn(clean.shape, generator=random, device=clean.device),
+                sigma_floor=shift * diffusion.sigma_min,
+                sigma_noisier=shift * noisier,
+                sigma_cleaner=shift * cleaner,
+            ),
+            online=self.encoder.features,
+            project=self.projector,
+            target=self._target_features,
+            sigma_data=diffusion.sigma_data,
+            temperature_contrastive=config.temperature_contrastive,
+            temperature_consistency=tau,
+        )
+        return {
+            "contrastive": config.contrastive_weight * terms["contrastive"],
+            "consistency": config.consistency_weight * terms["consistency"],
+        }
+
+    def _target_features(self, x: Tensor, level: Tensor) -> Tensor:
+        return self._target_projector(self._target_encoder.features(x, level))
+
+    def _neighbours(self, step: int) -> tuple[float, float]:
+        """Two adjacent unshifted levels, one draw for the whole batch, from (seed, step) alone."""
+        config, diffusion = self._config, self._recipe.diffusion
+        count = num_scales_at(step, config.steps, config.num_scales_start, config.num_scales_end)
+        grid = sigma_grid(count, diffusion.sigma_min, diffusion.sigma_max, diffusion.rho)
+        index = derive_seed(self._recipe.seed, "pretrain", "level", step) % (count - 1)
+        return float(grid[index]), float(grid[index + 1])
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """Move the target's parameters: xi = m xi + (1 - m) theta."""
+        del step
+        torch._foreach_lerp_(
+            list(self.target.parameters()),
+            list(self.online.parameters()),
+            1.0 - self._config.target_ema_decay,
+        )

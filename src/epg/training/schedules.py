@@ -1,0 +1,42 @@
+"""Learning rate and EMA decay as pure functions of the step."""
+
+from __future__ import annotations
+
+import math
+
+from epg.config.recipe import OptimizerConfig
+
+
+def learning_rate_at(step: int, config: OptimizerConfig) -> float:
+    """Return the learning rate of a step (0-based): linear warm-up, then cosine or steps.
+
+    With `decay: steps`, `decay_steps` maps fractions of the training to factors.
+    """
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    if config.decay == "cosine":
+        span = max(config.steps - config.warmup_steps, 1)
+        progress = (step - config.warmup_steps) / span
+        return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
+    factor = 1.0
+    for fraction, value in sorted(config.decay_steps.items(), key=lambda item: float(item[0])):
+        if step >= float(fraction) * config.steps:
+            factor = value
+    return config.learning_rate * factor
+
+
+def ema_decay_at(step: int, decay: float, warmup: bool) -> float:
+    """Return the decay of the weights' moving average after a step (0-based).
+
+    With `warmup` it grows as (1 + k) / (10 + k) until it reaches `decay`, so that a short
+    training does not average in its first steps for ever.
+    """
+    return min(decay, (1 + step) / (10 + step)) if warmup else decay
+
+
+def stage_at(step: int, total_steps: int, num_stages: int) -> int:
+    """Return the stage (1 ... num_stages) of the consistency pair law at a step.
+
+    The paper's law counts 100 000 steps per stage over 700 000; stages are spread evenly here.
+    """
+    return min(step * num_stages // total_steps, num_stages - 1) + 1

@@ -1,0 +1,111 @@
+"""`epg run` refuses what cannot work before anything long starts: one line, exit 2."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.toys.command import epg, start_epg, wait_for, wait_until_none
+
+RUN = ("run", "--recipe", "toy", "--no-consistency")
+
+
+def refused(shown, *words):
+    """Exit 2, one line on stderr with all the words, and no stage begun."""
+    assert shown.returncode == 2, shown.stdout + shown.stderr
+    assert "started" not in shown.stdout
+    (line,) = shown.stderr.splitlines()
+    assert line.startswith("epg: error: ")
+    for word in words:
+        assert word in line, line
+
+
+REFUSALS = [
+    (("--recipe", "digit"), ("unknown recipe 'digit'", "toy")),
+    (("--recipe", "toy", "--set", "pretrain.stepps=3"), ("'pretrain.stepps'", "'steps'")),
+    (("--recipe", "toy", "--set", "pretrain.steps=many"), ("pretrain.steps is 'many'",)),
+    (("--recipe", "toy", "--set", "pretrain.steps"), ("key=value",)),
+    (("--recipe", "toy", "--run-name", "registry"), ("registry",)),
+    (("--recipe", "toy", "--run-name", "../up"), ("'../up'",)),
+    (("--recipe", "toy", "--from", "pretrian"), ("did you mean 'pretrain'",)),
+    (("--recipe", "toy", "--no-denoising", "--no-consistency"), ("nothing to train",)),
+    (("--recipe", "toy", "--data", "folder:absent"), ("absent",)),
+    (("--recipe", "toy", "--store", "ftp://somewhere"), ("ftp",)),
+    (("--recipe", "toy", "--set", "evaluate.features=inception"), ("Inception", "SHA-256")),
+    (("--recipe", "toy", "--inception-weights", "none.pth"), ("none.pth",)),
+    (("--recipe", "toy", "--metrics-port", "http"), ("--metrics-port",)),
+    (("--recipe", "toy", "--colour"), ("--colour",)),
+    ((), ("--recipe",)),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), REFUSALS)
+def test_refused_at_once(tmp_path, arguments, words):
+    refused(epg(tmp_path, "run", *arguments), *words)
+    assert not (tmp_path / "runs" / "toy" / "stages").exists()
+
+
+def test_a_bound_on_an_unknown_metric_is_found_before_training(tmp_path):
+    bound = "gate.denoising.svc_agrement={min: 0.5}"
+    shown = epg(tmp_path, "run", "--recipe", "smoke", "--set", bound, toys=False)
+    refused(shown, "svc_agreement")
+
+
+def test_an_output_that_is_no_folder(tmp_path):
+    (tmp_path / "runs").write_text("a file")
+    refused(epg(tmp_path, *RUN), "runs")
+
+
+@pytest.mark.slow
+def test_a_second_run_of_the_same_name_at_the_same_time(tmp_path):
+    first = start_epg(tmp_path, *RUN, TOY_SLEEP="pretrain:120")
+    try:
+        wait_for(tmp_path / "runs" / "toy" / "pretrain.pid")
+        refused(epg(tmp_path, *RUN), "in use", "another run name")
+        assert first.poll() is None, "the first run was disturbed"
+    finally:
+        first.terminate()
+        first.communicate(timeout=60)
+    assert wait_until_none(str(tmp_path)) == []
+
+
+@pytest.mark.slow
+def test_a_run_ends_well_is_reused_and_begun_again_from_a_stage(tmp_path):
+    first = epg(tmp_path, *RUN)
+    assert first.returncode == 0, first.stderr
+    assert "try next: epg sample --model digits-denoising:1" in first.stdout
+    assert not any((tmp_path / "runs" / "toy" / "kfp").glob("tmp/*"))
+
+    changed = epg(tmp_path, *RUN, "--set", "pretrain.steps=1")
+    refused(changed, "pretrain", "2 -> 1", "--run-name")
+
+    again = epg(tmp_path, *RUN, "--from", "evaluate-denoising")
+    assert again.returncode == 0, again.stderr
+    assert "finetune-denoising: already done" in again.stdout
+    assert "evaluate-denoising: done" in again.stdout
+    assert "register-denoising: done" in again.stdout
+
+
+@pytest.mark.slow
+def test_a_model_that_fails_its_gate_is_not_registered_and_the_run_is_well(tmp_path):
+    shown = epg(tmp_path, *RUN, TOY_GATE_FAILS="denoising")
+    assert shown.returncode == 0, shown.stderr
+    assert "denoising: not registered: svc_agreement is 0.2, below 0.85" in shown.stdout
+    assert "register-denoising: skipped" in shown.stdout
+
+
+@pytest.mark.slow
+def test_a_stage_that_names_its_cause(tmp_path):
+    shown = epg(tmp_path, *RUN, TOY_FAIL="pretrain:user")
+    assert shown.returncode == 2
+    assert shown.stderr == "epg: error: pretrain: pretrain was told to fail: tell it otherwise\n"
+    assert f"log: {tmp_path / 'runs' / 'toy' / 'run.log'}" in shown.stdout
+    assert "report: " in shown.stdout  # the exit handler ran
+    assert "finetune-denoising: skipped" in shown.stdout
+
+
+@pytest.mark.slow
+def test_a_stage_that_meets_a_bug(tmp_path):
+    shown = epg(tmp_path, *RUN, TOY_FAIL="pretrain:crash")
+    assert shown.returncode == 1
+    assert shown.stderr == "epg: error: pretrain: RuntimeError: a bug, say\n"
+    assert "Traceback" in (tmp_path / "runs" / "toy" / "run.log").read_text()

@@ -1,0 +1,17 @@
+"""Every help text, as a user of an 80-column terminal reads it."""
+
+import pytest
+import typer
+
+from epg.cli import app
+from tests.toys.command import epg
+
+COMMANDS = sorted(typer.main.get_command(app).commands)
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help(command, golden, tmp_path):
+    shown = epg(tmp_path, *command.split(), "--help", toys=False, NO_COLOR="1")
+    assert shown.returncode == 0
+    assert shown.stderr == ""
+    golden(f"help/{command or 'epg'}.txt", shown.stdout)

@@ -1,0 +1,163 @@
+"""Recipes: what is accepted, and how clearly the rest is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from epg.config.comparison import differences
+from epg.config.loading import available_recipes, dump_recipe, load_recipe, parse_overrides
+from epg.config.recipe import Recipe
+from epg.errors import UserError
+
+SMOKE = dump_recipe(load_recipe("smoke"))
+
+
+def refusal(recipe: str, overrides: dict | None = None) -> str:
+    with pytest.raises(UserError) as caught:
+        load_recipe(recipe, overrides)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize("name", available_recipes())
+def test_packaged_recipes_load_and_survive_a_round_trip(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert load_recipe(dump_recipe(recipe)) == recipe
+
+
+def test_overrides_reach_nested_keys_and_take_whole_floats_for_integers() -> None:
+    recipe = load_recipe("smoke", {"pretrain.steps": 7.0, "diffusion.sigma_shift": 2})
+    assert recipe.pretrain.steps == 7
+    assert recipe.sigma_shift == 2.0
+
+
+def test_default_shift_is_the_height_over_64() -> None:
+    assert load_recipe("smoke", {"diffusion.sigma_shift": None}).sigma_shift == 8 / 64
+
+
+def test_numbers_written_like_2e_4_are_numbers() -> None:
+    assert parse_overrides(["pretrain.learning_rate=2e-4"]) == {"pretrain.learning_rate": 2e-4}
+    text = SMOKE.replace("learning_rate:", "learning_rate: 2e-4 #", 1)
+    assert load_recipe(text).pretrain.learning_rate == 2e-4
+
+
+def test_unknown_recipe_names_the_nearest() -> None:
+    assert "did you mean 'digits'" in refusal("digit")
+
+
+def test_misspelt_key_names_file_line_and_nearest(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(SMOKE.replace("warmup_steps", "warmup_step", 1))
+    line = 1 + path.read_text().split("warmup_step:")[0].count("\n")
+    text = refusal(str(path))
+    assert text.startswith(f"{path}:{line}: unknown key 'pretrain.warmup_step'")
+    assert "did you mean 'warmup_steps'" in text
+
+
+def test_misspelt_override_says_so() -> None:
+    text = refusal("smoke", {"pretrain.stepz": 5})
+    assert text.startswith("--set pretrain.stepz: unknown key")
+    assert "'steps'" in text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fragments"),
+    [
+        ({"pretrain.learning_rate": "2e-4"}, ["pretrain.learning_rate", "'2e-4'", "quotes"]),
+        ({"pretrain.steps": "many"}, ["pretrain.steps", "'many'", "integer"]),
+        ({"pretrain.steps": 2.5}, ["pretrain.steps", "2.5"]),
+        ({"pretrain.steps": 0}, ["pretrain.steps is 0", "greater than or equal to 1"]),
+        ({"pretrain.steps": -3}, ["pretrain.steps is -3"]),
+        ({"denoising.class_dropout_prob": 1.5}, ["class_dropout_prob is 1.5"]),
+        ({"denoising.learning_rate": float("nan")}, ["learning_rate", "finite"]),
+        ({"denoising.learning_rate": True}, ["learning_rate is True"]),
+        ({"model.patch_size": 3}, ["model.patch_size is 3", "divide data.image_size (8)"]),
+        ({"model.num_heads": 7}, ["model.embed_dim", "multiple of model.num_heads (7)"]),
+        ({"data.mean": [0.1, 0.2]}, ["data.mean has 2 values", "data.channels is 1"]),
+        ({"data.channels": 2}, ["data.channels is 2"]),
+        ({"diffusion.sigma_min": 90.0}, ["sigma_min is 90.0", "below diffusion.sigma_max"]),
+        ({"pretrain.warmup_steps": 10**6}, ["pretrain.warmup_steps is 1000000", "steps"]),
+        ({"consistency.decay_steps": {"2.0": 0.1}}, ["decay_steps", "'2.0'"]),
+        ({"seed": -1}, ["seed is -1"]),
+        ({"pretrain": 3}, ["pretrain is 3"]),
+        ({"seed.x": 3}, ["seed is not a section"]),
+    ],
+)
+def test_wrong_values_are_refused_with_key_value_and_rule(
+    overrides: dict, fragments: list[str]
+) -> None:
+    text = refusal("smoke", overrides)
+    for fragment in fragments:
+        assert fragment in text
+
+
+@pytest.mark.parametrize(
+    ("content", "fragment"),
+    [
+        ("", "a recipe is a mapping"),
+        ("- 1\n- 2\n", "a recipe is a mapping"),
+        ("a: [1\n", "not valid YAML"),
+        ("seed: 1\nseed: 2\n", "2: seed appears twice"),
+        ("name: !!python/object/apply:os.system ['true']\n", "not valid YAML"),
+        ("name: x\n", "is missing"),
+        ("a: &a [1]\nb: [" + "*a, " * 200 + "*a]\n", "aliases"),
+    ],
+)
+def test_broken_files_are_refused(tmp_path: Path, content: str, fragment: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(content)
+    text = refusal(str(path))
+    assert str(path) in text
+    assert fragment in text
+
+
+def test_unreadable_files_are_refused(tmp_path: Path) -> None:
+    assert "cannot read it" in refusal(str(tmp_path / "absent.yaml"))
+    path = tmp_path / "latin.yaml"
+    path.write_bytes(b"name: caf\xe9\n")
+    assert "not UTF-8" in refusal(str(path))
+    path.write_bytes(b"#" * 1_000_001)
+    assert "at most" in refusal(str(path))
+
+
+def test_settings_without_a_value_are_refused() -> None:
+    with pytest.raises(UserError, match="key=value"):
+        parse_overrides(["pretrain.steps"])
+    with pytest.raises(UserError, match="not YAML"):
+        parse_overrides(["pretrain.steps=[1"])
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from([*Recipe.model_fields, "steps", "x"]), inner, max_size=4
+            )
+        ),
+        max_leaves=12,
+    )
+)
+def test_any_document_gives_a_recipe_or_one_line(document: object) -> None:
+    text = yaml.safe_dump(document, allow_unicode=True) + "\n"
+    refused = None
+    try:
+        load_recipe("\n" + text)
+    except UserError as error:
+        refused = str(error)
+    assert refused is None or "\n" not in refused
+
+
+def test_differences_are_listed_by_dotted_key() -> None:
+    old = {"a": {"b": 1, "c": 2}, "d": 3}
+    new = {"a": {"b": 1, "c": 5}, "e": 4}
+    assert differences(old, new) == ["a.c: 2 -> 5", "d: 3 -> None", "e: None -> 4"]

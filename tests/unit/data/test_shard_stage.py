@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from epg.data.manifest import Manifest
+from epg.data.reader import ShardReader
+from epg.errors import UserError
+from epg.stages.run import Run, load_record
+from epg.stages.shard import shard, shard_component
+
+
+def open_run(root: Path, **overrides) -> Run:
+    return Run.open("digits", overrides, str(root), "one")
+
+
+def test_shards_are_written_once(tmp_path, capsys):
+    run = open_run(tmp_path)
+    record = shard(run)
+    assert record.metrics["images_train"] == 1438
+    assert record.metrics["images_held_out"] == 359
+    assert record.metrics["images_skipped"] == 0
+    manifest = Manifest.from_json(run.store.get_bytes(record.outputs["manifest"]["key"]))
+    assert ShardReader(run.store, manifest, "train").load()[0].shape == (1438, 8, 8, 1)
+    changed = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.tar")}
+    assert shard(open_run(tmp_path)) == record
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.tar")} == changed
+
+
+def test_finished_stage_loads_nothing_heavy(tmp_path):
+    shard(open_run(tmp_path))
+    code = (
+        "import sys; from epg.stages.run import Run; from epg.stages.shard import shard; "
+        f"shard(Run.open('digits', {{}}, {str(tmp_path)!r}, 'one')); "
+        "print([m for m in ('torch', 'sklearn', 'scipy', 'PIL.Image') if m in sys.modules])"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("damage", ["delete", "cut"])
+def test_lost_shard_is_written_again_with_the_same_bytes(tmp_path, damage):
+    run = open_run(tmp_path)
+    record = shard(run)
+    manifest = Manifest.from_json(run.store.get_bytes(record.outputs["manifest"]["key"]))
+    key = manifest.shards("train")[1].key
+    before = run.store.get_bytes(key)
+    if damage == "delete":
+        run.store.delete(key)
+    else:
+        run.store.put_bytes(key, before[:-1])
+    assert shard(open_run(tmp_path)).outputs == record.outputs
+    assert run.store.get_bytes(key) == before
+
+
+def test_other_settings_make_other_shards(tmp_path):
+    first = shard(open_run(tmp_path))
+    second = shard(open_run(tmp_path, **{"data.held_out_fraction": 0.3}))
+    assert second.metrics["images_train"] < first.metrics["images_train"]
+    assert second.outputs["manifest"]["key"] != first.outputs["manifest"]["key"]
+    normalised = open_run(tmp_path, **{"data.held_out_fraction": 0.3, "data.mean": [0.1]})
+    assert shard(normalised) == second
+
+
+def test_changed_folder_is_noticed(tmp_path, photos):
+    changes = {
+        "data.source": f"folder:{photos}",
+        "data.num_classes": 2,
+        "data.channels": 3,
+    }
+    first = shard(open_run(tmp_path, **changes))
+    assert first.metrics["images_train"] == 10
+    assert first.details["classes"] == ["apple", "pear"]
+    (photos / "pear" / "5.png").unlink()
+    assert shard(open_run(tmp_path, **changes)).metrics["images_train"] == 9
+
+
+def test_component_hands_on_the_manifest(tmp_path):
+    artifact = SimpleNamespace(path=str(tmp_path / "out" / "shards"), metadata={})
+    shard_component(
+        shards=artifact, recipe="digits", overrides={}, store=str(tmp_path / "s"), run_name="one"
+    )
+    manifest = Manifest.from_json(Path(artifact.path).read_bytes())
+    noted = json.loads(artifact.metadata["epg"])
+    assert noted["images_train"] == manifest.num_samples("train")
+    record = load_record(Run.open("digits", {}, str(tmp_path / "s"), "one"), "shard")
+    assert record is not None
+    assert noted["sha256"] == record.outputs["manifest"]["sha256"] == manifest.sha256
+
+
+def test_bad_source_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="nothing: no such folder"):
+        shard(open_run(tmp_path, **{"data.source": "folder:/nothing"}))
+    assert load_record(open_run(tmp_path), "shard") is None

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import json
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from epg.data.manifest import Manifest
+from epg.data.reader import ShardReader
+from epg.data.sharding import write_shards
+from epg.data.sources import open_source
+from epg.errors import UserError
+from epg.store import open_store
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def folder_settings(settings, **changes):
+    return settings(**{"channels": 3, "num_classes": 2, "samples_per_shard": 4, **changes})
+
+
+def test_same_input_same_bytes(settings, tmp_path, digits):
+    config = settings()
+    for name in ("a", "b"):
+        store = open_store(str(tmp_path / name))
+        write_shards(open_source("digits", config, 0), config, 0, store, "shards/x/")
+    assert content(tmp_path / "a") == content(tmp_path / "b")
+    assert list(content(tmp_path / "a" / "shards" / "x")) == [
+        "held-out-000000.tar",
+        "held-out-000001.tar",
+        "manifest.json",
+        *[f"train-00000{i}.tar" for i in range(5)],
+    ]
+    _, manifest = digits
+    assert Manifest.from_json((tmp_path / "a/shards/x/manifest.json").read_bytes()) == manifest
+
+
+def test_bytes_are_frozen(digits):
+    # Shards that are written again must equal those in a bucket; change FORMAT_VERSION otherwise.
+    _, manifest = digits
+    assert manifest.splits["train"][0].sha256 == (
+        "35dd62b867e3c2c490b723e9ff778144d260eb075954a8967b1df872a0cfcbb6"
+    )
+
+
+def test_shards_mix_the_classes(digits):
+    reader = ShardReader(*digits, "train")
+    _, labels = reader.load()
+    assert all(len(set(labels[first : first + 50].tolist())) == 10 for first in range(0, 1400, 50))
+
+
+def test_webdataset_reads_our_shards(digits, tmp_path):
+    wds = pytest.importorskip("webdataset")
+    store, manifest = digits
+    paths = []
+    for shard in manifest.shards("train"):
+        path = tmp_path / Path(shard.key).name
+        store.get_file(shard.key, path)
+        paths.append(str(path))
+    dataset = wds.WebDataset(paths, shardshuffle=False).decode().to_tuple("npy", "cls", "__key__")
+    samples = list(dataset)
+    images, labels = ShardReader(store, manifest, "train").load()
+    assert np.array_equal(np.stack([image for image, _, _ in samples]), images)
+    assert [label for _, label, _ in samples] == labels.tolist()
+    assert len({key for _, _, key in samples}) == 1438
+
+
+def test_progress_reaches_the_end(settings, store):
+    seen = []
+    config = settings()
+    source = open_source("digits", config, 0)
+    write_shards(source, config, 0, store, "s", lambda *call: seen.append(call))
+    assert seen[-1] == (1797, 1797, {"skipped": 0.0})
+    assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
+
+
+class StopAfter:
+    """A source that is interrupted once it has given so many images."""
+
+    def __init__(self, source, images: int) -> None:
+        self.__dict__.update(source.__dict__)
+        self.spec, self.parallel, self.decoding = source.spec, source.parallel, source.decoding
+        self._source, self.left, self.given = source, images, 0
+
+    def load(self, item):
+        if self.given == self.left:
+            raise KeyboardInterrupt
+        self.given += 1
+        return self._source.load(item)
+
+
+@pytest.mark.parametrize("images", [0, 1, 299, 300, 301, 1000, 1796])
+def test_interrupted_sharding_goes_on(settings, tmp_path, images):
+    config = settings()
+    store = open_store(str(tmp_path / "cut"))
+    source = open_source("digits", config, 0)
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(StopAfter(source, images), config, 0, store, "shards/x")
+    assert not (tmp_path / "cut/shards/x/manifest.json").exists()
+    again = StopAfter(source, -1)
+    manifest = write_shards(again, config, 0, store, "shards/x")
+    assert manifest.num_samples("train") == 1438
+    finished = max(n for n in (0, 300, 600, 900, 1200, 1438, 1738) if n <= images)
+    assert again.given == 1797 - finished
+    write_shards(source, config, 0, open_store(str(tmp_path / "whole")), "shards/x")
+    assert content(tmp_path / "cut") == content(tmp_path / "whole")
+
+
+def test_unreadable_note_and_lost_shard_are_written_again(settings, tmp_path):
+    config = settings()
+    source = open_source("digits", config, 0)
+    store = open_store(str(tmp_path / "cut"))
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(StopAfter(source, 1000), config, 0, store, "s")
+    store.put_bytes("s/train-000000.tar.part.json", b"{torn")
+    store.delete("s/train-000001.tar")
+    store.put_bytes("s/train-000002.tar", b"cut")
+    write_shards(source, config, 0, store, "s")
+    write_shards(source, config, 0, open_store(str(tmp_path / "whole")), "s")
+    assert content(tmp_path / "cut") == content(tmp_path / "whole")
+
+
+def test_conversions_and_bad_images_are_counted(settings, photos, store):
+    Image.new("L", (9, 9), 7).save(photos / "apple" / "grey.png")
+    (photos / "apple" / "zero.jpg").write_bytes(b"")
+    (photos / "pear" / "words.png").write_text("words")
+    (photos / "pear" / "cut.png").write_bytes((photos / "pear" / "1.png").read_bytes()[:-30])
+    config = folder_settings(settings, max_bad_fraction=0.3)
+    source = open_source(f"folder:{photos}", config, 0)
+    manifest = write_shards(source, config, 0, store, "s")
+    assert manifest.report["converted"] == {"grey to RGB": 1}
+    assert manifest.report["skipped"] == {
+        "empty file": 1,
+        "not a JPEG, PNG or WEBP image": 1,
+        "truncated or damaged image": 1,
+    }
+    assert "apple/zero.jpg: empty file" in manifest.report["skipped_images"]
+    counts = np.sum([manifest.class_counts["train"], manifest.class_counts["held-out"]], axis=0)
+    assert counts.tolist() == [7, 6]
+    assert manifest.source == f"folder:{photos}"
+    batches = ShardReader(store, manifest, "train").batches(5, 0)
+    for batch in islice(batches, 9):
+        grey = (batch.images == 7).all(axis=(1, 2, 3))
+        assert ((batch.images[:, 0, 0, 1] == 100 * batch.labels) | grey).all()
+
+
+def test_threads_change_nothing(settings, photos, tmp_path, monkeypatch):
+    config = folder_settings(settings)
+    for threads in (1, 7):
+        monkeypatch.setattr("epg.data.sharding._cores", lambda threads=threads: threads)
+        source = open_source(f"folder:{photos}", config, 0)
+        write_shards(source, config, 0, open_store(str(tmp_path / str(threads))), "s")
+    assert content(tmp_path / "1") == content(tmp_path / "7")
+
+
+def test_too_many_bad_images_stop(settings, photos, store):
+    for i in range(4):
+        (photos / "pear" / f"bad\n{i}.png").write_bytes(b"")
+    config = folder_settings(settings, samples_per_shard=100)
+    with pytest.raises(UserError) as caught:
+        write_shards(open_source(f"folder:{photos}", config, 0), config, 0, store, "s")
+    message = str(caught.value)
+    assert f"folder:{photos}: " in message
+    assert "of 16 in all) cannot be used, more than data.max_bad_fraction=0.001 allows" in message
+    assert "0.png': empty file" in message or "1.png': empty file" in message
+    assert "mend or remove them, or skip them by --set data.max_bad_fraction=0." in message
+    assert "\n" not in message
+    assert store.size("s/manifest.json") is None
+    bad = int(message.split(": ")[1].split(" of ")[0])
+    enough = float(message.rpartition("=")[2])
+    assert enough >= bad / 16
+
+
+def test_class_without_usable_images(settings, photos, store):
+    for path in (photos / "pear").iterdir():
+        path.write_bytes(b"no image")
+    config = folder_settings(settings, max_bad_fraction=1.0)
+    with pytest.raises(UserError, match="no usable image in the train split for 'pear'; add"):
+        write_shards(open_source(f"folder:{photos}", config, 0), config, 0, store, "s")
+
+
+def test_shard_of_bad_images_only_is_left_out(settings, photos, store):
+    config = folder_settings(settings, samples_per_shard=1, max_bad_fraction=0.5)
+    source = open_source(f"folder:{photos}", config, 0)
+    bad = next(item for item in source.items if item.split == "train")
+    (photos / bad.name).write_bytes(b"")
+    manifest = write_shards(source, config, 0, store, "s")
+    assert len(manifest.shards("train")) == 9
+    assert ShardReader(store, manifest, "train").load()[0].shape == (9, 8, 8, 3)
+
+
+def test_notes_are_json_and_go_away(settings, photos, store):
+    config = folder_settings(settings)
+    source = open_source(f"folder:{photos}", config, 0)
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(StopAfter(source, 8), config, 0, store, "s")
+    note = json.loads(store.get_bytes("s/train-000000.tar.part.json"))
+    assert note["shard"]["num_samples"] == 4
+    write_shards(source, config, 0, store, "s")
+    assert not [info.key for info in store.list("s/") if info.key.endswith(".part.json")]
+
+
+def test_full_disk_is_one_line(settings, store, monkeypatch):
+    import errno
+
+    class Full:
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def close(self):
+            pass
+
+    config = settings()
+    source = open_source("digits", config, 0)
+    monkeypatch.setattr(Path, "open", lambda *_, **__: Full())
+    with pytest.raises(UserError, match=r"no space left for a shard in .*: free some, set TMPDIR"):
+        write_shards(source, config, 0, store, "s")
+    monkeypatch.undo()
+    assert not list(store.list("s/"))

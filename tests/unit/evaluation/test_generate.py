@@ -1,0 +1,135 @@
+"""Sampling: seeds belong to samples, options are checked, evaluations are counted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from epg.config.loading import load_recipe
+from epg.errors import UserError
+from epg.evaluation.generate import generate, trajectory
+from epg.model.files import LoadedGenerator, load_generator, load_weights, save_weights
+from epg.model.generator import Generator
+
+LABELS = np.array([0, 3, 3, 7, 9])
+
+
+def weights_file(folder: Path, objective: str) -> Path:
+    recipe = load_recipe("smoke")
+    torch.manual_seed(0)
+    generator = Generator(**recipe.generator_arguments())
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    path = folder / f"{objective}.safetensors"
+    metadata = {
+        "kind": "generator",
+        "objective": objective,
+        "classes": [str(i) for i in range(10)],
+        "generator_arguments": recipe.generator_arguments(),
+        "recipe": recipe.model_dump(mode="json"),
+    }
+    save_weights(path, generator.state_dict(), metadata)
+    return path
+
+
+@pytest.fixture
+def denoising(tmp_path: Path) -> LoadedGenerator:
+    return load_generator(weights_file(tmp_path, "denoising"))
+
+
+@pytest.fixture
+def consistency(tmp_path: Path) -> LoadedGenerator:
+    return load_generator(weights_file(tmp_path, "consistency"))
+
+
+def test_images_are_bytes_of_the_recipes_shape(denoising: LoadedGenerator) -> None:
+    samples = generate(denoising, LABELS, seed=0, batch_size=5)
+    assert samples.images.shape == (5, 8, 8, 1)
+    assert samples.images.dtype == np.uint8
+    assert np.array_equal(samples.labels, LABELS)
+
+
+@pytest.mark.parametrize("objective", ["denoising", "consistency"])
+def test_a_sample_depends_on_its_place_and_not_on_the_batch(objective: str, tmp_path: Path) -> None:
+    loaded = load_generator(weights_file(tmp_path, objective))
+    whole = generate(loaded, LABELS, seed=4, batch_size=5).images.astype(int)
+    parts = generate(loaded, LABELS, seed=4, batch_size=2).images.astype(int)
+    assert np.abs(whole - parts).max() <= 1  # matrix products of other sizes round otherwise
+    other = generate(loaded, LABELS, seed=5, batch_size=5).images.astype(int)
+    assert np.abs(whole - other).max() > 5
+
+
+def test_evaluations_are_counted(denoising: LoadedGenerator, consistency: LoadedGenerator) -> None:
+    from epg.stages.count_gflops import costs
+
+    planned = costs(load_recipe("smoke"))["nfe_denoising"]
+    assert generate(denoising, LABELS, seed=0, batch_size=5).nfe == planned
+    unguided = generate(denoising, LABELS, seed=0, batch_size=5, steps=32, guidance_scale=1.0)
+    assert unguided.nfe == 63
+    assert generate(consistency, LABELS, seed=0, batch_size=5).nfe == 1
+    assert generate(consistency, LABELS, seed=0, batch_size=5, steps=3).nfe == 3
+
+
+def test_guidance_changes_images(denoising: LoadedGenerator) -> None:
+    plain = generate(denoising, LABELS, seed=0, batch_size=5, guidance_scale=1.0).images
+    guided = generate(denoising, LABELS, seed=0, batch_size=5, guidance_scale=4.0).images
+    assert not np.array_equal(plain, guided)
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "fragment"),
+    [
+        ([10], {}, "class 10"),
+        ([-1], {}, "class -1"),
+        ([], {}, "at least one"),
+        ([1], {"steps": 1}, "2 or more"),
+    ],
+)
+def test_impossible_wishes_are_refused(
+    denoising: LoadedGenerator, labels: list[int], options: dict, fragment: str
+) -> None:
+    with pytest.raises(UserError, match=fragment):
+        generate(denoising, np.array(labels), seed=0, batch_size=2, **options)
+
+
+def test_a_consistency_model_takes_no_guidance(consistency: LoadedGenerator) -> None:
+    with pytest.raises(UserError, match="takes no guidance"):
+        generate(consistency, LABELS, seed=0, batch_size=2, guidance_scale=2.0)
+    with pytest.raises(UserError, match="1 to 5"):
+        generate(consistency, LABELS, seed=0, batch_size=2, steps=9)
+
+
+def test_trajectory_runs_from_noise_to_the_image(
+    denoising: LoadedGenerator, consistency: LoadedGenerator
+) -> None:
+    frames = trajectory(denoising, LABELS, seed=0, frames=4)
+    assert frames.shape == (4, 5, 8, 8, 1)
+    assert np.array_equal(frames[-1], generate(denoising, LABELS, seed=0, batch_size=5).images)
+    assert trajectory(consistency, LABELS, seed=0).shape == (2, 5, 8, 8, 1)
+
+
+def test_files_that_are_no_models_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such model file"):
+        load_generator(tmp_path / "absent.safetensors")
+    pickled = tmp_path / "old.safetensors"
+    torch.save({"w": torch.zeros(2)}, pickled)
+    with pytest.raises(UserError, match="pickles are refused"):
+        load_generator(pickled)
+    encoder = tmp_path / "encoder.safetensors"
+    save_weights(encoder, {"w": torch.zeros(2)}, {"kind": "encoder"})
+    with pytest.raises(UserError, match="expected a model of kind 'generator', found 'encoder'"):
+        load_generator(encoder)
+
+
+def test_same_weights_give_the_same_bytes(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    for path in (first, second):
+        save_weights(path, {"b": torch.ones(2), "a": torch.zeros(3)}, {"kind": "x", "z": 1})
+    assert first.read_bytes() == second.read_bytes()
+    tensors, metadata = load_weights(first, "x")
+    assert torch.equal(tensors["b"], torch.ones(2))
+    assert metadata["z"] == 1

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+
+from epg.errors import UserError
+from epg.evaluation import inception_weights
+from epg.evaluation.inception import FidInception, load_inception, resize_like_tensorflow
+from epg.evaluation.inception_weights import WEIGHTS_SHA256, WEIGHTS_URL, require_inception_weights
+
+
+def shapes() -> dict[str, torch.Tensor]:
+    with torch.device("meta"):
+        return FidInception().state_dict()
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> tuple[Path, str]:
+    """A file like the published one, which cannot travel with the tests, and its digest.
+
+    Random weights that keep the activations' size; no `num_batches_tracked`, as in old files.
+    """
+    generator = torch.Generator().manual_seed(0)
+    state = {}
+    for name, value in shapes().items():
+        if value.ndim > 1:
+            drawn = torch.randn(value.shape, generator=generator)
+            state[name] = drawn * (2 / value[0].numel()) ** 0.5
+        elif name.endswith("running_var"):
+            state[name] = torch.rand(value.shape, generator=generator) + 0.5
+        elif name.endswith("bn.weight"):
+            state[name] = torch.ones(value.shape)
+        elif "num_batches_tracked" not in name:
+            state[name] = torch.randn(value.shape, generator=generator) * 0.1
+    path = tmp_path_factory.mktemp("weights") / "weights.pth"
+    torch.save(state, path)
+    return path, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_names_and_shapes_are_those_of_the_published_file():
+    state = shapes()
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    assert found["Conv2d_1a_3x3.conv.weight"] == (32, 3, 3, 3)
+    assert found["Mixed_5b.branch_pool.conv.weight"] == (32, 192, 1, 1)
+    assert found["Mixed_6d.branch7x7dbl_5.bn.running_var"] == (192,)
+    assert found["Mixed_7c.branch3x3dbl_3b.conv.weight"] == (384, 384, 3, 1)
+    assert found["fc.weight"] == (1008, 2048)
+    assert not [name for name in found if "AuxLogits" in name]
+    floats = sum(v.numel() for k, v in state.items() if "num_batches_tracked" not in k)
+    # The published file is 95.6 MB: these numbers as float32, and a little for the names.
+    assert floats * 4 < inception_weights.WEIGHTS_BYTES < floats * 4 + 500_000
+
+
+def test_features_have_the_published_widths(weights):
+    model = load_inception(weights[0], sha256=weights[1])
+    images = torch.randint(0, 256, (1, 40, 40, 3), dtype=torch.uint8)
+    found = model(images)
+    assert found.pool.shape == (1, 2048)
+    assert found.spatial is not None
+    assert found.spatial.shape == (1, 2023)
+    assert found.logits.shape == (1, 1008)
+    torch.testing.assert_close(found.logits, found.pool @ model.fc.weight.T)  # without bias
+    grey = images[:, :, :, :1]
+    torch.testing.assert_close(model(grey).pool, model(grey.expand(-1, -1, -1, 3)).pool)
+
+
+def test_folding_changes_speed_and_no_feature(weights):
+    with torch.device("meta"):
+        plain = FidInception().eval()
+    plain.load_state_dict(torch.load(weights[0], weights_only=True), assign=True)
+    images = torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8)
+    folded = load_inception(weights[0], sha256=weights[1])
+    for one, other in zip(plain(images), folded(images), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_file_must_have_every_weight_and_no_other(weights, tmp_path):
+    state = torch.load(weights[0], weights_only=True)
+    state["AuxLogits.fc.weight"] = state.pop("fc.weight")
+    path = tmp_path / "other.pth"
+    torch.save(state, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(RuntimeError, match=r"fc\.weight"):
+        load_inception(path, sha256=digest)
+
+
+def test_only_uint8_images_with_channels_last():
+    with torch.device("meta"):
+        model = FidInception()
+    with pytest.raises(ValueError, match="not uint8 NHWC"):
+        model(torch.zeros(1, 8, 8, 3))
+    with pytest.raises(ValueError, match="not uint8 NHWC"):
+        model(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+
+
+def test_resize_puts_pixels_where_tensorflow_1_did():
+    x = torch.tensor([[[[0.0, 10.0, 20.0]]]])
+    # Output pixel i lies at i·3/6: no half-pixel centres; beyond the last pixel it is repeated.
+    wanted = torch.tensor([0.0, 5.0, 10.0, 15.0, 20.0, 20.0])
+    found = resize_like_tensorflow(x, 6)
+    assert torch.allclose(found, wanted.expand(1, 1, 6, 6))
+    same = torch.rand(1, 3, 7, 7)
+    assert torch.equal(resize_like_tensorflow(same, 7), same)
+    assert torch.equal(resize_like_tensorflow(same, 1), same[:, :, :1, :1])
+
+
+def assert_helpful(message: str) -> None:
+    assert "\n" not in message
+    for part in (WEIGHTS_URL, WEIGHTS_SHA256, "--inception-weights PATH", "EPG_INCEPTION_WEIGHTS"):
+        assert part in message
+
+
+def test_missing_weights_say_how_to_get_them(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="asks for FID") as caught:
+        require_inception_weights()
+    assert_helpful(str(caught.value))
+    monkeypatch.setenv("EPG_INCEPTION_WEIGHTS", str(tmp_path / "absent.pth"))
+    with pytest.raises(UserError, match=r"absent\.pth: cannot read") as caught:
+        require_inception_weights()
+    assert_helpful(str(caught.value))
+
+
+def test_another_file_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "weights.pth"
+    torch.save({"fc.weight": torch.zeros(1)}, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("read before it was checked"))
+    with pytest.raises(UserError, match=f"SHA-256 is {digest}") as caught:
+        load_inception(path)
+    assert_helpful(str(caught.value))
+    assert require_inception_weights(path, sha256=digest) == path

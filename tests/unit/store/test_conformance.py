@@ -1,0 +1,227 @@
+"""One suite for every kind of store: local files, moto's S3, a real MinIO where there is one."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from epg.errors import UserError
+from epg.store import ObjectExists, ObjectInfo, ObjectNotFound, Store, open_store
+from tests.s3_server import S3Server, minio_server, moto_server
+
+KINDS = [
+    "local",
+    pytest.param("moto", marks=pytest.mark.s3),
+    pytest.param("minio", marks=pytest.mark.s3),
+]
+BUCKET = "epg-test"
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def server(request: pytest.FixtureRequest) -> Iterator[S3Server | None]:
+    if request.param == "local":
+        yield None
+        return
+    with moto_server() if request.param == "moto" else minio_server() as running:
+        running.make_bucket(BUCKET)
+        yield running
+
+
+@pytest.fixture
+def store(
+    server: S3Server | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Store]:
+    if server is None:
+        yield open_store(str(tmp_path / "runs"))
+        return
+    server.set_environment(monkeypatch)
+    yield open_store(server.store_uri(f"{BUCKET}/{tmp_path.name}"))
+
+
+def test_what_was_put_is_got(store: Store) -> None:
+    store.put_bytes("stages/a.json", b"one")
+    store.put_bytes("stages/a.json", b"second")
+    assert store.get_bytes("stages/a.json") == b"second"
+    assert store.size("stages/a.json") == 6
+
+
+def test_empty_object(store: Store, tmp_path: Path) -> None:
+    store.put_bytes("empty", b"")
+    assert store.get_bytes("empty") == b""
+    assert store.size("empty") == 0
+    with store.open("empty") as file:
+        assert file.read() == b""
+    store.get_file("empty", tmp_path / "got")
+    assert (tmp_path / "got").read_bytes() == b""
+
+
+def test_missing_object(store: Store, tmp_path: Path) -> None:
+    assert store.size("nothing/here") is None
+    with pytest.raises(ObjectNotFound, match=r"^no object nothing/here in .*[^/]$"):
+        store.get_bytes("nothing/here")
+    with pytest.raises(ObjectNotFound), store.open("nothing/here") as file:
+        file.read()
+    with pytest.raises(ObjectNotFound):
+        store.get_file("nothing/here", tmp_path / "got")
+    assert list(tmp_path.glob("got*")) == []
+    store.delete("nothing/here")
+
+
+def test_a_folder_is_no_object(store: Store) -> None:
+    store.put_bytes("folder/a", b"1")
+    assert store.size("folder") is None
+    with pytest.raises(ObjectNotFound):
+        store.get_bytes("folder")
+    store.delete("folder")
+    assert store.get_bytes("folder/a") == b"1"
+
+
+def test_put_if_absent(store: Store) -> None:
+    store.put_bytes("v1/claim", b"mine", if_absent=True)
+    with pytest.raises(ObjectExists, match=r"^object v1/claim exists already in "):
+        store.put_bytes("v1/claim", b"yours", if_absent=True)
+    assert store.get_bytes("v1/claim") == b"mine"
+    store.delete("v1/claim")
+    store.put_bytes("v1/claim", b"yours", if_absent=True)
+    assert store.get_bytes("v1/claim") == b"yours"
+
+
+def test_of_many_claims_one_succeeds(store: Store) -> None:
+    start, won = threading.Barrier(6), []
+
+    def claim(number: int) -> None:
+        start.wait()
+        with contextlib.suppress(ObjectExists):
+            store.put_bytes("claim", b"%d" % number, if_absent=True)
+            won.append(number)
+
+    threads = [threading.Thread(target=claim, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert store.get_bytes("claim") == b"%d" % won[0]
+
+
+def test_files_travel_both_ways(store: Store, tmp_path: Path) -> None:
+    data = bytes(range(256)) * 4096 * 3 + b"end"  # 3 MiB and a bit: more than one piece
+    (tmp_path / "source").write_bytes(data)
+    store.put_file("deep/er/shard.tar", tmp_path / "source")
+    store.get_file("deep/er/shard.tar", tmp_path / "new folder" / "copy")
+    assert (tmp_path / "new folder" / "copy").read_bytes() == data
+    assert store.size("deep/er/shard.tar") == len(data)
+    with store.open("deep/er/shard.tar") as file:
+        assert file.read(10) == data[:10]
+        assert file.read(2_000_000) == data[10:2_000_010]
+        assert file.read() == data[2_000_010:]
+    with store.open("deep/er/shard.tar") as file:
+        file.read(1)  # closed in the middle: the next call works all the same
+    assert store.get_bytes("deep/er/shard.tar") == data
+
+
+def test_a_big_file_travels_in_parts(store: Store, tmp_path: Path) -> None:
+    data = b"0123456789abcdef" * (1 << 20) + b"tail"  # 16 MiB + 4 bytes: two parts on S3
+    (tmp_path / "big").write_bytes(data)
+    store.put_file("big", tmp_path / "big")
+    assert store.size("big") == len(data)
+    store.get_file("big", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == data
+
+
+def test_list_is_sorted_by_key(store: Store) -> None:
+    keys = ["b/2", "b-1", "b/10", "a", "b.json", "b/1/x", "ü"]
+    for key in keys:
+        store.put_bytes(key, key.encode())
+    assert [info.key for info in store.list()] == sorted(keys)
+    assert list(store.list("b/1")) == [ObjectInfo("b/1/x", 5), ObjectInfo("b/10", 4)]
+    assert [info.key for info in store.list("b/")] == ["b/1/x", "b/10", "b/2"]
+    assert list(store.list("c")) == []
+    assert list(store.list("c/d/")) == []
+
+
+def test_list_of_more_than_one_page(server: S3Server | None, store: Store) -> None:
+    if server is None:
+        pytest.skip("a folder has no pages")
+    keys = [f"many/{number:04d}" for number in range(1005)]
+    if server.access_key == "test-access-key":
+        from moto.backends import get_backend  # straight into moto: 48 ms less for each
+
+        prefix = store.uri.removeprefix(server.store_uri(f"{BUCKET}/"))
+        backend = get_backend("s3")["123456789012"]["aws"]
+        for key in keys:
+            backend.put_object(BUCKET, f"{prefix}/{key}", b"")
+    else:
+        for key in keys:
+            store.put_bytes(key, b"")
+    assert [info.key for info in store.list("many/")] == keys
+
+
+def test_deleting_the_last_object_leaves_an_empty_store(store: Store) -> None:
+    store.put_bytes("x/y/z", b"1")
+    store.delete("x/y/z")
+    assert list(store.list()) == []
+    store.put_bytes("x", b"now an object where a folder was")
+    assert [info.key for info in store.list()] == ["x"]
+
+
+def test_sub_is_the_same_place_below(store: Store) -> None:
+    run = store.sub("digits-1")
+    run.put_bytes("stages/a.json", b"1")
+    assert store.get_bytes("digits-1/stages/a.json") == b"1"
+    assert run.uri == f"{store.uri}/digits-1"
+    assert [info.key for info in run.list()] == ["stages/a.json"]
+    assert run.sub("stages").get_bytes("a.json") == b"1"
+    store.put_bytes("digits-10/a", b"another run")
+    assert [info.key for info in run.list()] == ["stages/a.json"]
+
+
+def test_uri_opens_the_same_place(store: Store) -> None:
+    store.sub("run").put_bytes("a", b"1")
+    assert open_store(store.sub("run").uri).get_bytes("a") == b"1"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("", "/a", "a/", "a//b", "../a", "a/../../b", "./a", "a\\b", "a\nb", "a\0b"),
+        *("x" * 1100, "a/.epg-part-1", "\ud800"),
+    ],
+)
+def test_hostile_keys_are_refused(store: Store, key: str) -> None:
+    for call in (
+        lambda: store.put_bytes(key, b"1"),
+        lambda: store.get_bytes(key),
+        lambda: store.size(key),
+        lambda: store.delete(key),
+        lambda: store.sub(key.rstrip("/")) if key.rstrip("/") != "a" else store.size(key),
+    ):
+        with pytest.raises(UserError, match="object key") as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_strange_but_allowed_keys(store: Store) -> None:
+    for key in ["a b", "a?b#c", "100%", "a+b=c", "Grün/ß", "a&b;c"]:
+        store.put_bytes(key, key.encode())
+        assert store.get_bytes(key) == key.encode()
+        assert store.size(key) == len(key.encode())
+    assert len(list(store.list())) == 6
+
+
+def test_store_travels_to_a_worker_process(store: Store) -> None:
+    store.put_bytes("a", b"1")
+    assert pickle.loads(pickle.dumps(store.sub("x"))).uri == f"{store.uri}/x"  # noqa: S301
+    assert pickle.loads(pickle.dumps(store)).get_bytes("a") == b"1"  # noqa: S301
+
+
+def test_put_file_of_a_missing_file(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot read .*/absent: .*") as caught:
+        store.put_file("a", tmp_path / "absent")
+    assert "\n" not in str(caught.value)
+    assert store.size("a") is None

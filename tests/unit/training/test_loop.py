@@ -1,0 +1,154 @@
+"""The loop: resume is exact, non-finite losses stop before the weights change."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from epg.config.recipe import OptimizerConfig
+from epg.diffusion.seeds import generator_for
+from epg.errors import UserError
+from epg.store import open_store
+from epg.training.checkpoints import Checkpoints
+from epg.training.loop import Watch, train
+
+STEPS = 12
+
+
+class Toy:
+    """A linear model with a moving average; may turn non-finite at a step."""
+
+    def __init__(self, bad_step: int | None = None) -> None:
+        torch.manual_seed(0)
+        self.net = nn.Linear(4, 1)
+        self.mean = torch.zeros(4)
+        self.bad_step = bad_step
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        return dict(self.net.named_parameters())
+
+    def state(self) -> dict[str, Tensor]:
+        return {**self.net.state_dict(), "mean": self.mean}
+
+    def losses(self, images: Tensor, labels: Tensor, step: int) -> dict[str, Tensor]:
+        noise = torch.randn(images.shape, generator=generator_for("toy", step))
+        error = self.net(images.float() + noise).squeeze(1) - labels
+        scale = float("nan") if step == self.bad_step else 1.0
+        return {"square": error.square().mean() * scale, "size": self.net.weight.abs().sum() * 0.1}
+
+    def after_step(self, step: int) -> None:
+        self.mean.lerp_(self.net.weight.detach()[0], 0.1)
+
+
+def batches(start: int) -> Iterator[tuple[Tensor, Tensor]]:
+    step = start
+    while True:
+        generator = generator_for("data", step)
+        images = torch.randint(0, 9, (8, 4), generator=generator, dtype=torch.uint8)
+        yield images, images.sum(1)
+        step += 1
+
+
+def settings(**changed: Any) -> OptimizerConfig:
+    content = {
+        "steps": STEPS,
+        "batch_size": 8,
+        "learning_rate": 0.01,
+        "warmup_steps": 2,
+        "log_every": 1,
+        "checkpoint_every_seconds": 1e-9,
+    }
+    return OptimizerConfig.model_validate(content | changed)
+
+
+def run(place: Path, toy: Toy, watch: Watch | None = None, **changed: Any) -> list[dict]:
+    place.mkdir(parents=True, exist_ok=True)
+    checkpoints = Checkpoints(open_store(str(place / "c")), {"a": 1}, {})
+    return train(toy, settings(**changed), batches, checkpoints, place, watch or Watch())
+
+
+class KilledError(Exception):
+    """Stands for a kill between two steps."""
+
+
+def killing_at(step: int) -> Watch:
+    def progress(done: int, _total: int, _values: dict[str, float]) -> None:
+        if done == step:
+            raise KilledError
+
+    return Watch(progress=progress)
+
+
+def test_resuming_any_number_of_times_changes_no_bit(tmp_path: Path) -> None:
+    whole = Toy()
+    series = run(tmp_path / "whole", whole)
+    assert [row["step"] for row in series] == list(range(1, STEPS + 1))
+    for step in (3, 4, 9):
+        with pytest.raises(KilledError):
+            run(tmp_path / "broken", Toy(), killing_at(step))
+    resumed = Toy()
+    assert run(tmp_path / "broken", resumed) == series
+    for name, tensor in whole.state().items():
+        assert torch.equal(tensor, resumed.state()[name]), name
+
+
+def test_training_moves_the_weights(tmp_path: Path) -> None:
+    series = run(tmp_path, Toy(), steps=200, checkpoint_every_seconds=1e9)
+    assert series[-1]["loss"] < 0.5 * series[0]["loss"]
+
+
+@pytest.mark.parametrize("bad_step", [0, 5])
+def test_a_non_finite_loss_stops_before_the_weights_change(tmp_path: Path, bad_step: int) -> None:
+    toy = Toy(bad_step)
+    with pytest.raises(UserError, match=rf"step {bad_step + 1}: the loss .* not finite"):
+        run(tmp_path, toy)
+    assert all(t.isfinite().all() for t in toy.state().values())
+    checkpoints = Checkpoints(open_store(str(tmp_path / "c")), {"a": 1}, {})
+    restored = checkpoints.restore()
+    assert (restored.step if restored else 0) == bad_step
+
+
+def test_clipping_waits_for_the_end_of_the_warm_up(tmp_path: Path) -> None:
+    """With a tiny bound the first clipped step hardly moves Adam's second moment."""
+    sizes: list[float] = []
+    toy = Toy()
+
+    def progress(_done: int, _total: int, _values: dict[str, float]) -> None:
+        weight = toy.net.weight
+        assert weight.grad is not None
+        sizes.append(float(weight.grad.norm()))
+
+    run(tmp_path, toy, Watch(progress=progress), grad_clip=1e-3, warmup_steps=4)
+    assert min(sizes[:4]) > 1e-2
+    assert max(sizes[4:]) <= 1e-3
+
+
+def test_sigterm_saves_at_the_next_boundary_and_exits_143(tmp_path: Path) -> None:
+    def progress(done: int, _total: int, _values: dict[str, float]) -> None:
+        if done == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as stopped:
+        run(tmp_path, Toy(), Watch(progress=progress), checkpoint_every_seconds=1e9)
+    assert stopped.value.code == 143
+    restored = Checkpoints(open_store(str(tmp_path / "c")), {"a": 1}, {}).restore()
+    assert restored is not None
+    assert restored.step in (4, 5)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_rows_hold_what_the_report_draws(tmp_path: Path) -> None:
+    rows: list[dict] = []
+    series = run(tmp_path, Toy(), Watch(row=rows.append), log_every=5)
+    assert [row["step"] for row in series] == [5, 10, 12]
+    expected = {"step", "images_seen", "loss", "loss_square", "loss_size", "learning_rate"}
+    assert expected | {"grad_norm"} == set(series[0])
+    assert series[0]["loss"] == pytest.approx(series[0]["loss_square"] + series[0]["loss_size"])
+    assert "images_per_second" in rows[0]

@@ -1,0 +1,157 @@
+"""Pre-training and both fine-tunings as the loop sees them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from epg.config.loading import load_recipe
+from epg.config.recipe import Recipe
+from epg.training.finetuning import Consistency, Denoising
+from epg.training.pretraining import Pretraining
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return load_recipe("smoke", {"consistency.dropout": 0.5})
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (16, 8, 8, 1), generator=generator, dtype=torch.uint8)
+
+
+@pytest.fixture
+def labels() -> torch.Tensor:
+    return torch.arange(16) % 10
+
+
+def step(objective: object, images: torch.Tensor, labels: torch.Tensor, k: int = 0) -> None:
+    terms = objective.losses(images, labels, k)
+    torch.stack(list(terms.values())).sum().backward()
+
+
+def encoder_of(recipe: Recipe) -> dict[str, torch.Tensor]:
+    return Pretraining(recipe, CPU).encoder.state_dict()
+
+
+def consistency_of(recipe: Recipe) -> Consistency:
+    pretraining = Pretraining(recipe, CPU)
+    return Consistency(
+        recipe, pretraining.encoder.state_dict(), pretraining.projector.state_dict(), CPU
+    )
+
+
+def test_target_follows_by_its_decay_and_gets_no_gradient(
+    recipe: Recipe, images: torch.Tensor, labels: torch.Tensor
+) -> None:
+    stage = Pretraining(recipe, CPU)
+    before = [p.clone() for p in stage.target.parameters()]
+    step(stage, images, labels)
+    assert all(p.grad is None for p in stage.target.parameters())
+    assert all(p.grad is not None for p in stage.parameters().values())
+    with torch.no_grad():
+        for p in stage.parameters().values():
+            p.add_(1.0)
+    stage.after_step(0)
+    for old, new, online in zip(
+        before, stage.target.parameters(), stage.online.parameters(), strict=True
+    ):
+        torch.testing.assert_close(new, 0.99 * old + 0.01 * online)
+
+
+def test_only_views_pass_the_projector(
+    recipe: Recipe, images: torch.Tensor, labels: torch.Tensor
+) -> None:
+    stage = Pretraining(recipe, CPU)
+    sizes: list[int] = []
+    stage.projector.register_forward_hook(lambda _m, args, _out: sizes.append(len(args[0])))
+    stage.losses(images, labels, 0)
+    assert sizes == [16, 16]  # one view at a time: BatchNorm sees one view
+
+
+def test_same_seed_and_step_give_the_same_losses(
+    recipe: Recipe, images: torch.Tensor, labels: torch.Tensor
+) -> None:
+    def losses(k: int) -> list[float]:
+        return [float(t) for t in Pretraining(recipe, CPU).losses(images, labels, k).values()]
+
+    assert losses(3) == losses(3)
+    assert losses(3) != losses(4)
+
+
+def test_levels_are_neighbours_on_the_grid_of_the_step(recipe: Recipe) -> None:
+    from epg.diffusion.schedule import num_scales_at, sigma_grid
+
+    stage = Pretraining(recipe, CPU)
+    for k in (0, 1, 10, 19):
+        config, diffusion = recipe.pretrain, recipe.diffusion
+        count = num_scales_at(k, config.steps, config.num_scales_start, config.num_scales_end)
+        grid = sigma_grid(count, diffusion.sigma_min, diffusion.sigma_max, diffusion.rho).tolist()
+        noisier, cleaner = stage._neighbours(k)
+        assert grid.index(cleaner) == grid.index(noisier) + 1
+
+
+def test_generators_start_from_the_pretrained_encoder(recipe: Recipe) -> None:
+    encoder = encoder_of(recipe)
+    stage = Denoising(recipe, encoder, CPU)
+    for name, tensor in stage.generator.encoder.state_dict().items():
+        assert torch.equal(tensor, encoder[name])
+
+
+def test_denoising_drops_labels_at_its_rate(recipe: Recipe) -> None:
+    stage = Denoising(recipe, encoder_of(recipe), CPU)
+    seen: list[torch.Tensor] = []
+    stage.generator.register_forward_pre_hook(lambda _m, args: seen.append(args[2]))
+    images = torch.zeros(512, 8, 8, 1, dtype=torch.uint8)
+    stage.losses(images, torch.zeros(512, dtype=torch.int64), 0)
+    rate = float((seen[0] == stage.generator.null_class).float().mean())
+    assert rate == pytest.approx(recipe.denoising.class_dropout_prob, abs=0.05)
+
+
+def test_average_moves_after_a_step(
+    recipe: Recipe, images: torch.Tensor, labels: torch.Tensor
+) -> None:
+    stage = Denoising(recipe, encoder_of(recipe), CPU)
+    step(stage, images, labels)
+    with torch.no_grad():
+        stage.generator.decoder.head.bias.fill_(1.0)
+    stage.after_step(0)  # decay (1 + 0) / (10 + 0)
+    torch.testing.assert_close(stage.ema.decoder.head.bias, torch.full((4,), 0.9))
+
+
+def test_pair_passes_share_the_dropout_mask(
+    recipe: Recipe, images: torch.Tensor, labels: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = consistency_of(recipe)
+    with torch.no_grad():
+        for p in stage.generator.parameters():
+            p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
+    monkeypatch.setattr("epg.training.finetuning.pair_level", lambda t, *_: t)
+    monkeypatch.setattr("epg.training.finetuning.pair_weight", lambda t, *_: torch.ones_like(t))
+    assert float(stage.losses(images, labels, 0)["consistency"]) == 0.0
+
+
+def test_frozen_network_has_no_gradient_but_passes_it_to_the_image(
+    recipe: Recipe, images: torch.Tensor, labels: torch.Tensor
+) -> None:
+    stage = consistency_of(recipe)
+    x = torch.randn(8, 1, 8, 8, requires_grad=True)
+    stage._frozen_features(x).square().sum().backward()
+    assert x.grad is not None
+    assert x.grad.abs().sum() > 0
+    frozen = [*stage._frozen_encoder.parameters(), *stage._frozen_projector.parameters()]
+    assert all(p.grad is None and not p.requires_grad for p in frozen)
+    names = set(stage.parameters())
+    assert not any("frozen" in name for name in names)
+
+
+def test_auxiliary_term_can_be_left_out(
+    recipe: Recipe, images: torch.Tensor, labels: torch.Tensor
+) -> None:
+    assert set(consistency_of(recipe).losses(images, labels, 0)) == {"consistency", "auxiliary"}
+    off = load_recipe("smoke", {"consistency.auxiliary_weight": 0.0})
+    assert set(consistency_of(off).losses(images, labels, 0)) == {"consistency"}
