@@ -144,6 +144,11 @@ def minio_server(folder: Path | None = None) -> Iterator[S3Server]:
                 process.wait()
 
 
+def best_server() -> contextlib.AbstractContextManager[S3Server]:
+    """A real MinIO where there is one, moto otherwise."""
+    return minio_server() if _MINIO else moto_server()
+
+
 def _wait_until_ready(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> None:
     url = f"http://{server.endpoint}/minio/health/ready"
     end = time.monotonic() + 120.0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from epg.console.board import STAGES
-from tests.s3_server import moto_server
+from tests.s3_server import best_server
 from tests.toys.command import epg
 
 pytestmark = pytest.mark.slow
@@ -51,7 +51,7 @@ def test_smoke_recipe_on_local_files(tmp_path):
 
 @pytest.mark.s3
 def test_smoke_recipe_on_s3(tmp_path):
-    with moto_server() as server:
+    with best_server() as server:
         server.make_bucket("epg-e2e")
         store = server.store_uri("epg-e2e/team/runs")
         ran = epg(

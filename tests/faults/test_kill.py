@@ -86,4 +86,4 @@ def test_killed_training_ends_bitwise_equal(tmp_path: Path, stage: list[str]) ->
         kill_in_training(stage, tmp_path, "killed", chance.uniform(0.0, 0.15))
     finish(stage, tmp_path, "killed")
     assert result(tmp_path, "killed", stage) == result(tmp_path, "whole", stage)
-    assert not list((tmp_path / "killed" / _folder(stage) / "checkpoints").glob("step-*/*"))
+    assert not (tmp_path / "killed" / _folder(stage) / "checkpoints").exists()

@@ -136,9 +136,7 @@ def begin_again(run: Run, stage: str) -> list[str]:
         run.store.delete(record_key(name))
         run.store.delete(f"failures/{name}.json")
     for name in stages:
-        prefix = "shards/" if name == "shard" else f"{name}/"
-        for found in list(run.store.list(prefix)):
-            run.store.delete(found.key)
+        run.store.clear("shards" if name == "shard" else name)
     return stages
 
 

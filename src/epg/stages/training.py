@@ -28,9 +28,7 @@ def checkpoint_store(run: Run, stage: str) -> Store:
 
 def drop_checkpoints(run: Run, stage: str) -> None:
     """Remove a stage's checkpoints: its result is stored and its record written."""
-    store = checkpoint_store(run, stage)
-    for info in list(store.list()):
-        store.delete(info.key)
+    run.store.clear(f"{stage}/checkpoints")
 
 
 def train_stage(

@@ -71,3 +71,10 @@ class Store(Protocol):
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens when it does not exist."""
         ...
+
+    def clear(self, folder: str) -> None:
+        """Remove every object under `folder/`, and what interrupted writes left there.
+
+        For a single writer: an object that another process is just writing may go too.
+        """
+        ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -138,6 +139,14 @@ class LocalStore:
                 folder.rmdir()
             except OSError:
                 break
+
+    def clear(self, folder: str) -> None:
+        """Remove every object under `folder/`, and what interrupted writes left there."""
+        path = self.path(folder.rstrip("/"))
+        for info in list(self.list(f"{folder.rstrip('/')}/")):
+            self.delete(info.key)
+        with explained(path, "delete"), contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(path)
 
     def _sweep_once(self, folder: Path) -> None:
         if folder not in self._swept:

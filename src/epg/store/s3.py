@@ -168,6 +168,11 @@ class S3Store:
             f"delete {key}", lambda client: client.remove_object(self._settings.bucket, name)
         )
 
+    def clear(self, folder: str) -> None:
+        """Remove every object under `folder/`."""
+        for info in list(self.list(f"{folder.rstrip('/')}/")):
+            self.delete(info.key)
+
     def _name(self, key: str) -> str:
         return check_key(join(self._prefix, check_key(key)))
 

@@ -110,11 +110,6 @@ class Checkpoints:
                 self._warn(f"{where}: unreadable ({error}); trying the checkpoint before")
         return None
 
-    def clear(self) -> None:
-        """Remove every checkpoint: the stage is done and its result stored."""
-        for info in list(self._store.list()):
-            self._store.delete(info.key)
-
     def _check(self, manifest: dict[str, Any], where: str) -> None:
         if manifest["config"] == self._config and manifest["inputs"] == self._inputs:
             return
@@ -154,8 +149,7 @@ class Checkpoints:
             if folder not in kept:
                 # The manifest goes first: from then on nobody takes the folder for whole.
                 self._store.delete(f"{folder}/{_MANIFEST}")
-                for info in list(self._store.list(f"{folder}/")):
-                    self._store.delete(info.key)
+                self._store.clear(folder)
 
 
 class _DamagedError(Exception):

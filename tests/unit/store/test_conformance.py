@@ -170,6 +170,15 @@ def test_deleting_the_last_object_leaves_an_empty_store(store: Store) -> None:
     assert [info.key for info in store.list()] == ["x"]
 
 
+def test_a_folder_is_cleared_and_its_neighbours_stay(store: Store) -> None:
+    for key in ("run/a", "run/deep/b", "run2/a", "other"):
+        store.put_bytes(key, b"x")
+    store.clear("run")
+    store.clear("run")  # nothing there: nothing happens
+    store.clear("never")
+    assert [info.key for info in store.list()] == ["other", "run2/a"]
+
+
 def test_sub_is_the_same_place_below(store: Store) -> None:
     run = store.sub("digits-1")
     run.put_bytes("stages/a.json", b"1")

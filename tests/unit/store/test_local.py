@@ -8,6 +8,7 @@ import pytest
 
 from epg.errors import UserError
 from epg.store import files, open_store
+from epg.store.keys import PART_PREFIX
 from epg.store.local import LocalStore
 
 
@@ -112,3 +113,12 @@ def test_a_folder_that_vanishes_is_made_again(
     store.put_bytes("folder/a", b"1")
     assert made
     assert store.get_bytes("folder/a") == b"1"
+
+
+def test_clearing_a_folder_takes_what_a_killed_writer_left(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    torn = tmp_path / "run" / "step-1"
+    torn.mkdir(parents=True)
+    (torn / f"{PART_PREFIX}00").write_bytes(b"half")
+    store.clear("run")
+    assert not (tmp_path / "run").exists()

@@ -107,3 +107,19 @@ def test_another_recipes_checkpoint_is_refused_with_the_differing_keys(
     with pytest.raises(UserError, match="shards: 'aa' -> 'bb'"):
         checkpoints(place, inputs={"shards": "bb"}).restore()
     assert checkpoints(place).restore() is not None  # nothing good was lost
+
+
+@pytest.mark.s3
+def test_checkpoints_live_on_s3_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.s3_server import best_server
+
+    with best_server() as server:
+        server.set_environment(monkeypatch)
+        server.make_bucket("epg-checkpoints")
+        place = Checkpoints(open_store(server.store_uri("epg-checkpoints/run")), CONFIG, INPUTS)
+        for step in (1, 2, 3):
+            place.save(step, {"w": torch.full((2,), float(step))}, [], tmp_path)
+        restored = place.restore()
+        assert restored is not None
+        assert restored.step == 3
+        assert torch.equal(restored.tensors["w"], torch.full((2,), 3.0))
