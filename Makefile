@@ -13,10 +13,10 @@ export VENV PYTHON
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint golden bench lock clean
+.PHONY: help setup demo test lint golden bench images test-images check-k8s test-cluster lock clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: ## Make .venv and install the locked packages (every target does this by itself)
 	@sh scripts/setup.sh
@@ -46,9 +46,21 @@ bench: setup ## Run every benchmark; results as JSON in benchmarks/results/
 	    $(BIN)/python "$$script" --output "benchmarks/results/$$name.json" $(ARGS); \
 	done
 
+images: ## Build the container images (IMAGE_PREFIX=registry.example/team/ PUSH=1, BASE=..., ENGINE=podman)
+	@sh scripts/images.sh $(ARGS)
+
+test-images: setup ## Build the images, and run the smoke recipe in them (docker)
+	@EPG_TEST_IMAGES=1 $(BIN)/python -m pytest -rs -v tests/images $(ARGS)
+
+check-k8s: ## Manifests and Dockerfiles: schemas, hadolint, checkov, offline
+	@sh scripts/check-manifests.sh
+
+test-cluster: setup ## The tests that need a cluster (KUBECONFIG, EPG_KFP_ENDPOINT; docs/run-on-a-cluster.md)
+	@EPG_TEST_CLUSTER=1 $(BIN)/python -m pytest -m cluster -rs -v tests/cluster $(ARGS)
+
 lock: ## Pin every dependency anew, with hashes, for all platforms; a week's cool-down
 	@sh scripts/lock.sh $(UV_VERSION) $(ARGS)
 
 clean: ## Remove .venv and caches; runs/ stays
-	@rm -rf $(VENV) $(VENV).lock .venv-lock .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	@rm -rf $(VENV) $(VENV).lock .venv-lock .venv-checks .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	@find . -name __pycache__ -type d -not -path './runs/*' -prune -exec rm -rf {} +

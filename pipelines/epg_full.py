@@ -9,7 +9,6 @@ at pipeline parameters and at single return values only: the local runner takes 
 """
 
 from kfp import dsl
-from kfp.dsl import PipelineTask
 
 from components import TOOLS_IMAGE, TRAIN_IMAGE
 from components.count_gflops.component import count_gflops
@@ -37,10 +36,14 @@ def epg_full(
     consistency: bool = True,
     image: str = TRAIN_IMAGE,
     tools_image: str = TOOLS_IMAGE,
+    cpu_request: str = "500m",
     cpu: str = "2000m",
     memory: str = "8Gi",
     accelerator_type: str = "nvidia.com/gpu",
     accelerator_count: str = "0",
+    node_selector: dict = {},  # noqa: B006
+    tolerations: list = [],  # noqa: B006
+    store_credentials: str = "epg-s3",
 ):
     """Run all stages of one recipe.
 
@@ -49,31 +52,40 @@ def epg_full(
         overrides: dotted key to value, laid over the recipe, as in {"pretrain.steps": 100}.
         run_name: name of the run; the same name again resumes it and reuses finished stages.
         store: root of the object store: s3://BUCKET/PREFIX, minio://HOST:PORT/BUCKET/PREFIX or
-            a folder that all steps share. Credentials come from the environment of the steps.
+            a folder that all steps share.
         denoising: train, evaluate and register the diffusion model.
         consistency: train, evaluate and register the one-step consistency model.
         image: container image of the steps that compute (torch).
-        tools_image: container image of gate, register and report.
+        tools_image: container image of the others (no torch): shard, count-gflops, gate, register
+            and report.
+        cpu_request: CPU that a node must have free for a computing step, at most cpu.
         cpu: CPU limit of a computing step, as in 2000m.
-        memory: memory limit of a computing step, as in 8Gi.
+        memory: memory of a computing step, request and limit, as in 8Gi.
         accelerator_type: resource name of the accelerator of the computing steps.
         accelerator_count: accelerators of a computing step, as text; 0 is none.
+        node_selector: labels of the nodes that may run the steps, as in {"pool": "gpu"}.
+        tolerations: list of Kubernetes tolerations of the steps, for tainted nodes.
+        store_credentials: name of the Secret in the run's namespace whose keys accesskey and
+            secretkey open the object store. The ConfigMap epg-site has the addresses: endpoint,
+            region and secure of the store, pushgateway. Both may be absent.
     """
     common = {"recipe": recipe, "overrides": overrides, "store": store, "run_name": run_name}
 
-    def computing(task: PipelineTask, name: str) -> PipelineTask:
-        policy.retried(policy.runs_in(policy.named(task, name), image))
-        return policy.sized(task, cpu, memory)
-
-    def training(task: PipelineTask, name: str) -> PipelineTask:
-        policy.accelerated(computing(task, name), accelerator_type, accelerator_count)
-        return policy.uncached(task)
-
-    def deciding(task: PipelineTask, name: str) -> PipelineTask:
-        return policy.uncached(policy.runs_in(policy.named(task, name), tools_image))
+    site = policy.Site(
+        image,
+        tools_image,
+        cpu_request,
+        cpu,
+        memory,
+        accelerator_type,
+        accelerator_count,
+        node_selector,
+        tolerations,
+        store_credentials,
+    )
 
     def branch(objective: str) -> None:
-        generator = training(
+        generator = site.training(
             finetune(
                 shards=shards.outputs["shards"],
                 encoder=encoder.outputs["encoder"],
@@ -82,7 +94,7 @@ def epg_full(
             ),
             f"finetune-{objective}",
         ).outputs["generator"]
-        judged = computing(
+        metrics = site.judging(
             evaluate(
                 shards=shards.outputs["shards"],
                 statistics=statistics.outputs["statistics"],
@@ -91,30 +103,27 @@ def epg_full(
                 **common,
             ),
             f"evaluate-{objective}",
-        )
-        metrics = policy.cached(
-            policy.accelerated(judged, accelerator_type, accelerator_count)
         ).outputs["metrics"]
-        verdict = deciding(
+        verdict = site.deciding(
             gate(metrics=metrics, objective=objective, **common), f"gate-{objective}"
         )
         with dsl.If(verdict.output == "pass", name=f"passed-{objective}"):
-            deciding(
+            site.deciding(
                 register(generator=generator, metrics=metrics, objective=objective, **common),
                 f"register-{objective}",
             )
 
-    page = deciding(report(**common), "report")
+    page = site.deciding(report(**common), "report")
     with dsl.ExitHandler(page, name="stages"):
-        shards = policy.cached(computing(shard(**common), "shard"))
-        policy.cached(computing(count_gflops(**common), "count-gflops"))
+        shards = site.preparing(shard(**common), "shard")
+        site.preparing(count_gflops(**common), "count-gflops")
         statistics = policy.cached(
-            computing(
+            site.computing(
                 reference_statistics(shards=shards.outputs["shards"], **common),
                 "reference-statistics",
             )
         )
-        encoder = training(pretrain(shards=shards.outputs["shards"], **common), "pretrain")
+        encoder = site.training(pretrain(shards=shards.outputs["shards"], **common), "pretrain")
         with dsl.If(denoising == True, name="denoising"):  # noqa: E712 - a comparison in the IR
             branch("denoising")
         with dsl.If(consistency == True, name="consistency"):  # noqa: E712

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Write requirements.lock: every package of all extras, pinned, with SHA-256 hashes.
+# Write requirements.lock, every package of all extras, and the images' parts of it: pinned, with
+# SHA-256 hashes.
 #
 #   scripts/lock.sh UV_VERSION [--upgrade | --upgrade-package NAME]
 #
@@ -27,7 +28,26 @@ for key in :env:.index-url global.index-url; do
     fi
 done
 
-"$uv" pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
-    --generate-hashes --no-annotate --no-emit-index-url --exclude-newer "7 days" \
-    --custom-compile-command "make lock" --quiet --output-file requirements.lock "$@"
-echo "requirements.lock: $(grep -cE '^[A-Za-z0-9._-]+==' requirements.lock) packages."
+# lock OUTPUT INPUT [ARGUMENTS]...
+lock() {
+    output=$1
+    input=$2
+    shift 2
+    "$uv" pip compile "$input" --universal --python-version 3.11 --generate-hashes --no-annotate \
+        --no-emit-index-url --exclude-newer "7 days" --custom-compile-command "make lock" --quiet \
+        --output-file "$output" "$@"
+    echo "$output: $(grep -cE '^[A-Za-z0-9._-]+==' "$output") packages."
+}
+
+lock requirements.lock pyproject.toml --all-extras "$@"
+# The images take the same versions: what was tested is what runs.
+same="--constraint requirements.lock"
+# shellcheck disable=SC2086 # two words
+{
+    lock images/train/requirements.lock pyproject.toml $same
+    lock images/tools/requirements.lock images/tools/requirements.in $same
+    lock images/kfp.lock images/kfp.in $same --no-deps
+    lock images/build.lock images/build.in $same
+}
+# Tools of `make check-k8s`, in an environment of their own.
+lock scripts/check-manifests.lock scripts/check-manifests.in "$@"

@@ -2,10 +2,10 @@
 
 from kfp import dsl
 
-from components import TRAIN_IMAGE
+from components import TOOLS_IMAGE
 
 
-@dsl.component(base_image=TRAIN_IMAGE, install_kfp_package=False)
+@dsl.component(base_image=TOOLS_IMAGE, install_kfp_package=False)
 def shard(
     shards: dsl.Output[dsl.Dataset],
     recipe: str,

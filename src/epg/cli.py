@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from epg.console.cluster import add_cluster_commands
 from epg.console.options import (
     RecipeOption,
     RunNameOption,
@@ -226,11 +227,11 @@ def show_recipe(
 )
 def compile_command(
     check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; exit 1 when a file is stale.")
+        bool, typer.Option("--check", help="Write nothing; exit 1 when one is stale or faulty.")
     ] = False,
 ) -> None:
-    """Compile components and pipeline to YAML."""
-    from epg.cluster.compiling import compile_all, stale_files
+    """Compile components and pipelines to YAML."""
+    from epg.cluster.compiling import compile_all, find_faults, stale_files
 
     if not check:
         for path in compile_all():
@@ -239,7 +240,13 @@ def compile_command(
     stale = stale_files()
     for path in stale:
         print(f"stale: {path} (run `epg compile`)", file=sys.stderr)
-    raise typer.Exit(1 if stale else 0)
+    faults = find_faults()
+    for fault in faults:
+        print(f"fault: {fault}", file=sys.stderr)
+    raise typer.Exit(1 if stale or faults else 0)
+
+
+add_cluster_commands(app)
 
 
 def main() -> None:

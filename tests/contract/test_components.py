@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
 
+from epg.cluster.compiled import Compiled
+from epg.cluster.rules.steps import TRAINING
 from epg.console.board import OBJECTIVES, STAGES
 from tests.toys.command import ROOT
 
 COMPONENTS = sorted(path.parent.name for path in ROOT.glob("components/*/component.py"))
-PIPELINE = ROOT / "pipelines" / "epg_full.yaml"
 ARTIFACTS = {
     "shards": "system.Dataset",
     "statistics": "system.Artifact",
@@ -27,35 +26,16 @@ ARTIFACTS = {
     "grid": "system.HTML",
     "page": "system.HTML",
 }
-# Caching of kubeflow.md: what is deterministic is reused; training, effects, decisions are not.
-CACHED = {"shard", "count-gflops", "reference-statistics", "evaluate"}
-# Text that is a number on purpose: a server resolves nothing but text in a pod's resources.
-NUMBER_TEXTS = {"accelerator_count"}
 
 
 @pytest.fixture(scope="module")
-def spec() -> dict[str, Any]:
-    return yaml.safe_load(PIPELINE.read_text())
+def full() -> Compiled:
+    return Compiled.parse((ROOT / "pipelines" / "epg_full.yaml").read_text())
 
 
-def dags(spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    yield "root", spec["root"]
-    for name, component in spec["components"].items():
-        if "dag" in component:
-            yield name, component
-
-
-def tasks(spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """All steps (no groups) with their stage's name."""
-    for _, part in dags(spec):
-        for task in part["dag"]["tasks"].values():
-            component = spec["components"][task["componentRef"]["name"]]
-            if "executorLabel" in component:
-                yield task["taskInfo"]["name"], task
-
-
-def executors(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {k: v["container"] for k, v in spec["deploymentSpec"]["executors"].items()}
+@pytest.fixture(scope="module")
+def evaluate() -> Compiled:
+    return Compiled.parse((ROOT / "pipelines" / "epg_evaluate.yaml").read_text())
 
 
 def function_of(name: str) -> Any:
@@ -112,107 +92,60 @@ def test_compiled_files_are_fresh():
     assert stale_files() == [], "call `epg compile` and look at the difference"
 
 
-# --- What the compiled pipeline must satisfy (IR lint) --------------------------------------
+# --- The compiled pipelines; what every one must satisfy is in test_ir_lint.py ---------------
 
 
-def test_every_stage_is_a_step_and_every_step_a_stage(spec):
-    assert sorted(name for name, _ in tasks(spec)) == sorted(STAGES)
+def test_every_stage_is_a_step_and_every_step_a_stage(full):
+    assert sorted(step.name for step in full.steps()) == sorted(STAGES)
 
 
-def test_groups_have_every_input_that_their_steps_refer_to(spec):
-    for name, part in dags(spec):
-        inputs = part.get("inputDefinitions", {})
-        for task in part["dag"]["tasks"].values():
-            for kind, key in (("parameters", "Parameter"), ("artifacts", "Artifact")):
-                for source in task.get("inputs", {}).get(kind, {}).values():
-                    wanted = source.get(f"componentInput{key}")
-                    assert wanted is None or wanted in inputs[kind], f"{name}: {wanted}"
+def test_evaluating_again_has_the_steps_of_one_objective(evaluate):
+    wanted = {name.removesuffix("-denoising") for name in STAGES if "consistency" not in name}
+    assert {step.name for step in evaluate.steps()} == wanted - {"count-gflops"}
 
 
-def test_every_placeholder_of_a_pod_is_an_input_of_its_step(spec):
-    for name, task in tasks(spec):
-        executor = spec["components"][task["componentRef"]["name"]]["executorLabel"]
-        for wanted in re.findall(
-            r"inputs\.parameters\['([^']+)'\]", json.dumps(executors(spec)[executor])
-        ):
-            assert wanted in task["inputs"]["parameters"], f"{name}: {wanted}"
+def test_evaluating_again_trains_nothing(evaluate):
+    reusing = {step.name for step in evaluate.steps() if "EPG_REUSE_ONLY" in step.variables}
+    assert reusing == set(TRAINING)
+    for step in evaluate.steps():
+        assert ("accelerator" in step.container["resources"]) == (step.name == "evaluate")
 
 
-def test_conditions_look_at_parameters_and_single_return_values_only(spec):
-    conditions = [
-        task["triggerPolicy"]["condition"]
-        for _, part in dags(spec)
-        for task in part["dag"]["tasks"].values()
-        if "condition" in task.get("triggerPolicy", {})
+def test_both_branches_and_both_verdicts_are_conditions(full):
+    conditions = [t["triggerPolicy"]["condition"] for _, _, t in full.tasks() if conditional(t)]
+    assert sorted(re.sub(r".*channel--|'\]", "", text) for text in conditions) == [
+        "consistency == true",
+        "denoising == true",
+        "gate-2-Output == 'pass'",
+        "gate-Output == 'pass'",
     ]
-    value = (
-        r"inputs\.parameter_values\['pipelinechannel--(denoising|consistency|gate(-2)?-Output)'\]"
-    )
-    assert len(conditions) == 4
-    for condition in conditions:
-        assert re.fullmatch(rf"{value} == ('pass'|true)", condition), condition
 
 
-def test_each_group_takes_a_parameter(spec):
-    for _, part in dags(spec):
-        for task in part["dag"]["tasks"].values():
-            assert task["inputs"]["parameters"]
+def conditional(task: dict[str, Any]) -> bool:
+    return "condition" in task.get("triggerPolicy", {})
 
 
-def test_only_light_components_without_pip(spec):
-    text = PIPELINE.read_text()
-    assert len(text) < 200_000
-    assert "pip install" not in text
-    assert "--no-deps" not in text
-    for name, container in executors(spec).items():
-        assert container["command"][:2] == ["sh", "-ec"], name
-        assert "kfp.dsl.executor_main" in container["command"][2], name
-        assert len(container["command"][3]) < 4_000, name
-
-
-def test_each_step_takes_its_image_from_a_parameter(spec):
-    for name, container in executors(spec).items():
-        assert re.fullmatch(
-            r"\{\{\$\.inputs\.parameters\['pipelinechannel--(tools_)?image'\]\}\}",
-            container["image"],
-        ), name
-
-
-def test_each_step_states_its_caching(spec):
-    for name, task in tasks(spec):
-        stage = next((n for n in (name, *_without_objective(name)) if n in CACHED), None)
-        assert task["cachingOptions"].get("enableCache", False) == (stage is not None), name
-
-
-def _without_objective(name: str) -> list[str]:
-    return [name.removesuffix(f"-{o}") for o in OBJECTIVES]
-
-
-def test_retries_are_for_steps_that_resume(spec):
-    for name, task in tasks(spec):
-        deciding = name.startswith(("gate", "register", "report"))
-        assert ("retryPolicy" in task) != deciding, name
-
-
-def test_the_report_is_the_exit_handler_and_needs_no_artifact(spec):
-    report = spec["root"]["dag"]["tasks"]["report"]
+@pytest.mark.parametrize("name", ["full", "evaluate"])
+def test_the_report_is_the_exit_handler_and_needs_no_artifact(name, request):
+    report = request.getfixturevalue(name).spec["root"]["dag"]["tasks"]["report"]
     assert report["triggerPolicy"] == {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}
     assert "artifacts" not in report["inputs"]
     assert any("taskFinalStatus" in s for s in report["inputs"]["parameters"].values())
-    assert "outputs" not in spec["root"]["dag"]
 
 
-def test_parameters_are_described_and_survive_the_command_line(spec):
-    for name, definition in spec["root"]["inputDefinitions"]["parameters"].items():
-        assert definition.get("description"), name
-        assert not re.search("secret|password|token|key", name), name
-        if definition["parameterType"] == "STRING":
-            default = definition["defaultValue"]
-            assert ":latest" not in default
-            if name not in NUMBER_TEXTS:
-                assert isinstance(yaml.safe_load(default), str), f"{name}: {default} is no text"
+def test_only_training_on_accelerators_takes_days_and_is_scraped(full):
+    for step in full.steps():
+        scraped = "prometheus.io/scrape" in step.pod["podMetadata"].get("annotations", {})
+        assert scraped == (step.stage in TRAINING), step.name
+        assert (int(step.pod["activeDeadlineSeconds"]) > 24 * 3600) == scraped, step.name
+        accelerated = "accelerator" in step.container["resources"]
+        assert accelerated == (step.stage in (*TRAINING, "evaluate")), step.name
 
 
-def test_parameters_of_a_local_run_exist(spec):
-    given = {"recipe", "overrides", "run_name", "store", *OBJECTIVES}
-    assert given <= set(spec["root"]["inputDefinitions"]["parameters"])
+def test_parameters_of_a_local_run_exist(full):
+    assert {"recipe", "overrides", "run_name", "store", *OBJECTIVES} <= set(full.parameters())
+
+
+def test_both_pipelines_take_the_same_settings_of_the_cluster(full, evaluate):
+    own = {"denoising", "consistency", "objective"}
+    assert set(full.parameters()) - own == set(evaluate.parameters()) - own

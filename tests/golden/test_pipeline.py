@@ -1,9 +1,10 @@
-"""The shape of the compiled pipeline in a page: groups, steps, what each uses, how it is run."""
+"""The shape of the compiled pipelines in a page: groups, steps, what each uses, how it is run."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.toys.command import ROOT
@@ -40,6 +41,7 @@ def image(spec: dict[str, Any], component: dict[str, Any]) -> str:
     return executor["container"]["image"]
 
 
-def test_outline(golden):
-    spec = yaml.safe_load((ROOT / "pipelines" / "epg_full.yaml").read_text())
-    golden("epg_full.txt", outline(spec))
+@pytest.mark.parametrize("name", ["epg_full", "epg_evaluate"])
+def test_outline(golden, name):
+    spec = next(yaml.safe_load_all((ROOT / "pipelines" / f"{name}.yaml").read_text()))
+    golden(f"{name}.txt", outline(spec))

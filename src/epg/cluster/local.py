@@ -26,6 +26,8 @@ from epg.errors import UserError
 from epg.stages.guard import watch_launcher
 
 PIPELINE = "epg_full.yaml"
+#: What pipelines/policy.py sets for pods; on this machine the user's own environment holds.
+POD_VARIABLES = ("EPG_METRICS_ADDRESS", "EPG_S3_DEADLINE")
 
 
 @dataclass(frozen=True)
@@ -84,14 +86,15 @@ def run_pipeline(spec: LocalSpec) -> None:
     warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"kfp\.local")
     warnings.filterwarnings("ignore", category=UserWarning, module=r"kfp\.")
     compiled = Path(spec.pipeline).read_text(encoding="utf-8")
-    components.load_component_from_text(without_retries(compiled))(**spec.arguments)
+    components.load_component_from_text(for_this_machine(compiled))(**spec.arguments)
 
 
-def without_retries(compiled: str) -> str:
-    """Return the compiled pipeline with its retry policies left out.
+def for_this_machine(compiled: str) -> str:
+    """Return the compiled pipeline without what is for pods: retries, and their environment.
 
-    A policy is for pods that are lost. Here it would only try a mistake again, half a minute
-    later, on the same disk; the same command resumes.
+    A retry policy is for pods that are lost. Here it would only try a mistake again, half a
+    minute later, on the same disk; the same command resumes. `POD_VARIABLES` would be laid over
+    the user's own environment. The platform's part, a second document, is left behind.
     """
     import yaml
 
@@ -99,6 +102,11 @@ def without_retries(compiled: str) -> str:
     for part in (pipeline["root"], *pipeline["components"].values()):
         for task in part.get("dag", {}).get("tasks", {}).values():
             task.pop("retryPolicy", None)
+    for executor in pipeline["deploymentSpec"]["executors"].values():
+        variables = executor["container"].pop("env", [])
+        kept = [variable for variable in variables if variable["name"] not in POD_VARIABLES]
+        if kept:
+            executor["container"]["env"] = kept
     return json.dumps(pipeline)
 
 

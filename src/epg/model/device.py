@@ -18,12 +18,17 @@ def available_cores() -> int:
     return max(1, min(cores, quota) if quota else cores)
 
 
-def _cgroup_quota() -> int | None:
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return None if quota == "max" else max(1, round(int(quota) / int(period)))
-    except (OSError, ValueError):
-        return None
+def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Return the container's CPU quota in whole cores: cgroup v2 or v1, None where unlimited."""
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            quota, period = " ".join((root / name).read_text() for name in names).split()
+        except (OSError, ValueError):
+            continue
+        if not quota.isdecimal():  # "max", or -1 in v1
+            return None
+        return max(1, round(int(quota) / int(period)))
+    return None
 
 
 def prepare_device() -> torch.device:

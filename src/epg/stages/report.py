@@ -45,6 +45,9 @@ PICTURES = {
     "trajectory-denoising": ("evaluate-denoising", "trajectory"),
 }
 
+#: The server calls a group of steps that succeeded COMPLETE (2.17), the local runner SUCCEEDED.
+_ENGINE_WORDS = {"COMPLETE": "SUCCEEDED", "CACHED": "SUCCEEDED"}
+
 
 def report(run: Run, status: FinalStatus | None = None) -> StageRecord:
     """Write `report/report.html` and the PNG grids from the stage records of a run.
@@ -106,7 +109,9 @@ def final_status(status: Any) -> FinalStatus | None:
         state, message = status.get("state"), status.get("error_message")
     else:
         state, message = getattr(status, "state", None), getattr(status, "error_message", None)
-    return FinalStatus(str(state), str(message or "")) if state else None
+    if not state:
+        return None
+    return FinalStatus(_ENGINE_WORDS.get(str(state), str(state)), str(message or ""))
 
 
 @dataclass

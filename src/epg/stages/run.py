@@ -28,6 +28,7 @@ from epg.stages.settings import training_config
 from epg.stages.versions import versions
 from epg.store import Store, open_store
 from epg.store.base import ObjectNotFound
+from epg.telemetry.outcomes import Outcome, push_outcome
 from epg.telemetry.progress import StageReporter
 
 #: Stages that take long and are never thrown away because a setting changed.
@@ -224,6 +225,12 @@ def perform(
             return record
         if refuse_changed and record.config != config:
             raise changed_error(run, stage, record.config, config)
+    if refuse_changed and os.environ.get("EPG_REUSE_ONLY") == "1":
+        raise UserError(
+            f"stage {stage!r} of run {run.name!r} has no result for this recipe in "
+            f"{run.store_uri}, and only results are wanted here (pipelines/epg_evaluate.yaml): "
+            "train it first by pipelines/epg_full.yaml"
+        )
     save_recipe(run)
     reporter.started()
     started = datetime.now(UTC)
@@ -249,6 +256,11 @@ def perform(
     )
     run.store.put_bytes(record_key(stage), json.dumps(asdict(record), indent=1).encode())
     run.store.delete(f"failures/{stage}.json")
+    seconds = record.duration_seconds
+    push_outcome(
+        Outcome(stage, run.recipe.name, run.name, record.metrics, seconds, finished.timestamp()),
+        warn=reporter.warning,
+    )
     reporter.finished({k: v for k, v in outputs.metrics.items() if isinstance(v, int | float)})
     return record
 

@@ -18,8 +18,10 @@ from epg.stages.run import (
     Outputs,
     Run,
     StageRecord,
+    changed_error,
     fetch_output,
     load_record,
+    outputs_exist,
     perform,
     record_key,
 )
@@ -37,11 +39,15 @@ def shard(run: Run) -> StageRecord:
     Raises:
         UserError: an unusable source, too many bad images, no space, an unusable store.
     """
-    from epg.data.sources import source_digest
+    from epg.data.sources import SourceNotFound, source_digest
 
     data, seed = run.recipe.data, run.recipe.seed
     config = shard_config(run.recipe)
-    inputs = {"source": source_digest(data.source)}
+    _forget_incomplete(run)
+    try:
+        inputs = {"source": source_digest(data.source)}
+    except SourceNotFound as error:
+        return _sharded_elsewhere(run, config, error)
     prefix = f"shards/{_fingerprint(config, inputs)}"
 
     def work(reporter: StageReporter, outputs: Outputs) -> None:
@@ -73,8 +79,27 @@ def shard(run: Run) -> StageRecord:
             report=manifest.report, class_counts=manifest.class_counts, classes=manifest.classes
         )
 
-    _forget_incomplete(run)
     return perform(run, STAGE, config=config, inputs=inputs, work=work)
+
+
+def _sharded_elsewhere(run: Run, config: dict[str, Any], missing: UserError) -> StageRecord:
+    """Use the run's shards where their source is out of reach: a pod does not see your disk.
+
+    Raises:
+        UserError: the run has no shards, or some of other settings.
+    """
+    record = load_record(run, STAGE)
+    if record is None or not outputs_exist(run, record):
+        raise UserError(
+            f"{missing}; or shard it where it is, into the store of the run: `epg shard --recipe "
+            f"... --run-name {run.name} --store ...` (docs/run-on-a-cluster.md)"
+        ) from missing
+    if record.config != config:
+        raise changed_error(run, STAGE, record.config, config) from missing
+    reporter = StageReporter(STAGE)
+    reporter.message(f"{run.recipe.data.source} is not here: the shards made of it are used")
+    reporter.reused(record.finished)
+    return record
 
 
 def _fingerprint(config: dict[str, Any], inputs: dict[str, str]) -> str:

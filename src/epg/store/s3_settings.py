@@ -148,6 +148,12 @@ def _credentials(env: Mapping[str, str], uri: str) -> tuple[str, str, str | None
         if key or secret:
             given, missing = (key_name, secret_name) if key else (secret_name, key_name)
             raise UserError(f"store {uri}: {given} is set, {missing} is not: set both")
+    if env.get("KUBERNETES_SERVICE_HOST"):
+        raise UserError(
+            f"store {uri}: no credentials; a step takes them from the Secret that the parameter "
+            "store_credentials names (keys accesskey and secretkey): make it in the namespace of "
+            "the run, which `epg doctor` looks at"
+        )
     raise UserError(
         f"store {uri}: no credentials; set EPG_S3_ACCESS_KEY and EPG_S3_SECRET_KEY "
         "(or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY) in the environment"

@@ -1,7 +1,8 @@
 """The one table of metric names, and the object that a training stage tells its numbers to.
 
 Names start with `epg_`, use base units, counters end in `_total`. Labels are few and bounded:
-no run name, path or file name is one. `docs/metrics.md` is made from the table.
+no run name, path or file name is one; only `epg_outcome_info`, of which a Pushgateway keeps one
+series per recipe and step, names a run. `docs/metrics.md` is made from the table.
 """
 
 from __future__ import annotations
@@ -20,12 +21,25 @@ _LOSS = "loss_"
 
 @dataclass(frozen=True)
 class Metric:
-    """One row of the table: name, `gauge` or `counter`, what it is, its labels."""
+    """One row of the table.
+
+    Attributes:
+        name: with prefix and unit.
+        kind: `gauge` or `counter`.
+        help: what it is.
+        labels: its own; the scraper adds the pod's, a push its grouping key.
+        pushed: pushed once by a stage at its end (`outcomes.py`), not served while it trains.
+    """
 
     name: str
     kind: str
     help: str
     labels: tuple[str, ...] = ("stage",)
+    pushed: bool = False
+
+
+def _outcome(name: str, text: str, *labels: str) -> Metric:
+    return Metric(name, "gauge", text, labels, pushed=True)
 
 
 METRICS: tuple[Metric, ...] = (
@@ -53,16 +67,67 @@ METRICS: tuple[Metric, ...] = (
         "When the last checkpoint was complete in the store (Unix time); absent before the first.",
     ),
     Metric("epg_build_info", "gauge", "Always 1; its label is the version of epg.", ("version",)),
+    _outcome(
+        "epg_step_last_success_timestamp_seconds",
+        "When the step last ended with a new result (Unix time).",
+    ),
+    _outcome("epg_step_duration_seconds", "How long the step took."),
+    _outcome("epg_outcome_info", "Always 1; whose outcome this is.", "run", "version"),
+    _outcome("epg_shard_images", "Images in the shards.", "split"),
+    _outcome("epg_shard_images_skipped", "Images that could not be used and were left out."),
+    _outcome("epg_shard_bytes", "Size of all shards."),
+    _outcome("epg_model_parameters", "Parameters of the generator."),
+    _outcome(
+        "epg_model_flops",
+        "Floating-point operations of one evaluation of the generator for one image; "
+        "a multiply-accumulate is two.",
+    ),
+    _outcome(
+        "epg_train_final_loss", "Loss at the last step, by term, as `epg_train_loss`.", "term"
+    ),
+    _outcome(
+        "epg_eval_frechet_distance", "Fréchet distance in features of the pipeline's classifier."
+    ),
+    _outcome("epg_eval_fid", "Fréchet distance in Inception's pooled features."),
+    _outcome("epg_eval_sfid", "Fréchet distance in Inception's spatial features."),
+    _outcome("epg_eval_inception_score", "Inception score."),
+    _outcome("epg_eval_precision", "Share of samples that lie among real images, 0 to 1."),
+    _outcome("epg_eval_recall", "Share of real images that lie among samples, 0 to 1."),
+    _outcome(
+        "epg_eval_class_agreement",
+        "Share of samples that the pipeline's classifier puts into the class asked for, 0 to 1.",
+    ),
+    _outcome("epg_eval_svc_agreement", "The same by an independent support-vector classifier."),
+    _outcome(
+        "epg_eval_classifier_held_out_accuracy",
+        "Accuracy of the pipeline's classifier on held-out real images, 0 to 1.",
+    ),
+    _outcome(
+        "epg_eval_nearest_neighbour_ratio",
+        "Distance of samples to the training set over that of held-out images; "
+        "far below 1: copies.",
+    ),
+    _outcome("epg_eval_nfe", "Evaluations of the network per image."),
+    _outcome("epg_eval_images_per_second", "Images generated per second."),
+    _outcome("epg_eval_num_samples", "Images that were generated and judged."),
+    _outcome("epg_gate_passed", "1: the model reaches what the recipe asks for; 0: it does not."),
 )
 
 
-def markdown_table() -> str:
-    """Return the table as Markdown, one row per metric."""
+def markdown_table(*, pushed: bool) -> str:
+    """Return the metrics that are pushed, or those that are served, as a table in Markdown."""
     rows = [
         f"| `{m.name}` | {m.kind} | {', '.join(f'`{label}`' for label in m.labels)} | {m.help} |"
         for m in METRICS
+        if m.pushed == pushed
     ]
     return "\n".join(["| Metric | Type | Labels | Meaning |", "|---|---|---|---|", *rows]) + "\n"
+
+
+def loss_terms(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return term -> value of the keys `loss` (term `total`) and `loss_<term>`."""
+    terms = {key.removeprefix(_LOSS): row[key] for key in row if key.startswith(_LOSS)}
+    return {"total": row["loss"], **terms} if "loss" in row else terms
 
 
 class TrainingMetrics:
@@ -81,6 +146,8 @@ class TrainingMetrics:
         self._gauges: dict[str, Gauge] = {}
         self._counters: dict[str, Counter] = {}
         for metric in METRICS:
+            if metric.pushed:
+                continue
             if metric.kind == "counter":
                 self._counters[metric.name] = Counter(
                     metric.name, metric.help, metric.labels, registry=self.registry
@@ -119,10 +186,8 @@ class TrainingMetrics:
             self._set("epg_checkpoint_last_success_timestamp_seconds", checkpoint_time)
 
     def _take_row(self, row: Mapping[str, Any]) -> None:
-        for key, value in row.items():
-            if key == "loss" or key.startswith(_LOSS):
-                term = key.removeprefix(_LOSS) if key != "loss" else "total"
-                self._gauges["epg_train_loss"].labels(self._stage, term).set(value)
+        for term, value in loss_terms(row).items():
+            self._gauges["epg_train_loss"].labels(self._stage, term).set(value)
         for key in ("step", "learning_rate", "grad_norm"):
             if key in row:
                 self._set(f"epg_train_{key}", row[key])

@@ -7,6 +7,7 @@ terminal and prints plain lines otherwise.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -99,8 +100,10 @@ class StageReporter:
 
     def _emit(self, event: str, line: str = "", **fields: Any) -> None:
         if self._path is None:
-            if line:
-                print(line, file=sys.stderr, flush=True)
+            # The reader may be gone: a pod's log ends before its step does.
+            with contextlib.suppress(OSError):
+                if line:
+                    print(line, file=sys.stderr, flush=True)
             return
         record = {"time": time.time(), "stage": self.stage, "event": event, **fields}
         try:

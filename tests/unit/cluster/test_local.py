@@ -10,7 +10,7 @@ import time
 import pytest
 import yaml
 
-from epg.cluster.local import LocalSpec, compiled_pipeline, without_retries
+from epg.cluster.local import POD_VARIABLES, LocalSpec, compiled_pipeline, for_this_machine
 from tests.toys.command import ROOT, epg, start_epg, wait_for, wait_until_none
 
 
@@ -24,15 +24,29 @@ def test_the_checkout_s_own_pipeline_is_run():
     assert compiled_pipeline() == ROOT / "pipelines" / "epg_full.yaml"
 
 
-def test_only_retries_are_left_out():
+def test_only_retries_and_the_pods_environment_are_left_out():
     compiled = compiled_pipeline().read_text()
-    assert "retryPolicy" in compiled
-    left = json.loads(without_retries(compiled))
-    before = yaml.safe_load(compiled)
+    left = json.loads(for_this_machine(compiled))
+    before = next(yaml.safe_load_all(compiled))
     for part in (before["root"], *before["components"].values()):
         for task in part.get("dag", {}).get("tasks", {}).values():
             task.pop("retryPolicy", None)
+    names = set()
+    for executor in before["deploymentSpec"]["executors"].values():
+        names |= {variable["name"] for variable in executor["container"].pop("env")}
     assert left == before
+    assert "retryPolicy" in compiled
+    assert names == set(POD_VARIABLES)
+    assert "EPG_PUSHGATEWAY" in compiled
+    assert "EPG_PUSHGATEWAY" not in json.dumps(left)  # the user's own is pushed to
+
+
+def test_other_variables_stay():
+    evaluate = compiled_pipeline("epg_evaluate.yaml").read_text()
+    left = json.loads(for_this_machine(evaluate))["deploymentSpec"]["executors"]
+    kept = {name: e["container"]["env"] for name, e in left.items() if "env" in e["container"]}
+    reuse = [{"name": "EPG_REUSE_ONLY", "value": "1"}]
+    assert kept == {"exec-finetune": reuse, "exec-pretrain": reuse}
 
 
 def interrupted(tmp_path, number):

@@ -101,3 +101,20 @@ def test_bad_source_is_one_line(tmp_path):
     with pytest.raises(UserError, match="nothing: no such folder"):
         shard(open_run(tmp_path, **{"data.source": "folder:/nothing"}))
     assert load_record(open_run(tmp_path), "shard") is None
+
+
+def test_shards_made_elsewhere_serve_where_the_folder_is_not(tmp_path, photos, capsys):
+    """A pod does not see the disk of the machine that sharded into its store."""
+    settings = {"data.source": f"folder:{photos}", "data.num_classes": 2, "data.channels": 3}
+    made = shard(open_run(tmp_path / "store", **settings))
+    photos.rename(tmp_path / "away")
+    capsys.readouterr()
+    assert shard(open_run(tmp_path / "store", **settings)) == made
+    assert "is not here: the shards made of it are used" in capsys.readouterr().err
+    with pytest.raises(UserError, match="made with other settings"):
+        shard(open_run(tmp_path / "store", **settings, seed=1))
+    with pytest.raises(UserError, match=r"no such folder.*or shard it where it is.*epg shard"):
+        shard(open_run(tmp_path / "another", **settings))
+    open_run(tmp_path / "store", **settings).store.delete(made.outputs["manifest"]["key"])
+    with pytest.raises(UserError, match="no such folder"):
+        shard(open_run(tmp_path / "store", **settings))

@@ -126,6 +126,10 @@ def test_a_run_of_which_nothing_exists_has_a_page(tmp_path: Path) -> None:
 def test_every_way_of_stating_the_final_status_is_read() -> None:
     assert final_status(None) is None
     assert final_status(SimpleNamespace(state=None)) is None
+    for word in ("SUCCEEDED", "COMPLETE"):  # of the local runner, of a server
+        named = final_status({"state": word, "error_message": None})
+        assert named is not None
+        assert named.state == "SUCCEEDED"
     status = final_status({"state": "SUCCEEDED", "error_message": None})
     assert status is not None
     assert (status.state, status.message) == ("SUCCEEDED", "")

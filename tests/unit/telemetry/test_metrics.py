@@ -12,6 +12,7 @@ from epg.telemetry.exporter import start_exporter
 from epg.telemetry.metrics import METRICS, TrainingMetrics, markdown_table
 
 ROOT = Path(__file__).parents[3]
+SERVED = [metric for metric in METRICS if not metric.pushed]
 ROW = {
     "step": 40,
     "images_seen": 5120,
@@ -78,14 +79,14 @@ def test_the_table_is_what_is_served(metrics: TrainingMetrics) -> None:
     text = urllib3.request("GET", exporter.url, timeout=10).data.decode()
     exporter.close()
     served = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
-    assert served == {metric.name: metric.kind for metric in METRICS}
+    assert served == {metric.name: metric.kind for metric in SERVED}
     assert "_created" not in text
     assert 'epg_train_loss{stage="pretrain",term="contrastive"} 1.25' in text
     labels = {
         name: tuple(re.findall(r'(\w+)="', braces))
         for name, braces in re.findall(r"^(\w+)\{(.*)\} ", text, re.MULTILINE)
     }
-    assert labels == {metric.name: metric.labels for metric in METRICS}
+    assert labels == {metric.name: metric.labels for metric in SERVED}
 
 
 def test_names_follow_the_rules() -> None:
@@ -94,13 +95,17 @@ def test_names_follow_the_rules() -> None:
         assert metric.name.endswith("_total") == (metric.kind == "counter")
         assert not re.search(r"milli|mega|minutes|percent", metric.name)
         assert metric.help.endswith(".")
-        assert set(metric.labels) <= {"stage", "term", "version"}
+        info = {"run", "version"} if metric.name == "epg_outcome_info" else set()
+        labels = {"split", "term"} if metric.pushed else {"stage", "term", "version"}
+        assert set(metric.labels) <= labels | info
     assert len({metric.name for metric in METRICS}) == len(METRICS)
 
 
 def test_the_page_in_docs_is_the_table() -> None:
     page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
-    assert markdown_table() in page, "put the output of epg.telemetry.metrics.markdown_table() in"
+    for pushed in (False, True):
+        table = markdown_table(pushed=pushed)
+        assert table in page, f"put the output of markdown_table({pushed=}) in"
     assert set(re.findall(r"\bepg_[a-z_]+", page)) <= {metric.name for metric in METRICS}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from epg.data.settings import ImageSettings
-from epg.data.sources.base import BadImageError, Image, Item, Source
+from epg.data.sources.base import BadImageError, Image, Item, Source, SourceNotFound
 from epg.data.sources.listing import listing_digest, scan_folder
 from epg.errors import UserError
 
@@ -14,6 +14,7 @@ __all__ = [
     "Image",
     "Item",
     "Source",
+    "SourceNotFound",
     "absolute_spec",
     "count_classes",
     "open_source",
@@ -62,6 +63,7 @@ def source_digest(spec: str) -> str:
     """Return a digest that changes when the data do: names, sizes and times, no content.
 
     Raises:
+        SourceNotFound: the folder does not exist here.
         UserError: unknown source or unusable folder.
     """
     if spec == "digits":

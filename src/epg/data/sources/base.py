@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epg.data.order import permutation
+from epg.errors import UserError
 
 
 class Item(NamedTuple):
@@ -44,6 +45,10 @@ class BadImageError(ValueError):
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason} ({detail})" if detail else reason)
         self.reason = reason
+
+
+class SourceNotFound(UserError):  # noqa: N818 - says what it is
+    """The source is not on this machine; it may be on another one that has sharded it."""
 
 
 class Source(Protocol):

@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+from epg.data.sources.base import SourceNotFound
 from epg.errors import UserError
 
 _HELD_OUT_FOLDERS = ("val", "held-out")
@@ -43,7 +44,7 @@ class Listing(NamedTuple):
 def scan_folder(path: Path) -> Listing:
     """List classes and files. Raises `UserError` unless `path` has one sub-folder per class."""
     if not path.exists():
-        raise UserError(f"folder:{path}: no such folder; give one with a sub-folder per class")
+        raise SourceNotFound(f"folder:{path}: no such folder; give one with a sub-folder per class")
     if not path.is_dir():
         raise UserError(f"folder:{path}: not a folder; give one with a sub-folder per class")
     ignored: Counter[str] = Counter()

@@ -1,0 +1,1 @@
+"""The checks of `epg doctor`, by what they look at."""

@@ -1,0 +1,79 @@
+"""One cluster for all tests of this folder: the manifests are applied first and deleted last."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.site import Site, wait_for
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In the order in which they are written, and only where a cluster was meant."""
+    missing = [name for name in ("KUBECONFIG", "EPG_KFP_ENDPOINT") if name not in os.environ]
+    if not missing:
+        return
+    reason = f"needs a cluster with Kubeflow Pipelines: set {' and '.join(missing)}"
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def site() -> Site:
+    return Site()
+
+
+@pytest.fixture(scope="session")
+def applied(site: Site) -> Iterator[list[str]]:
+    """`kubectl apply -f k8s/`, ready, with runs in Kubeflow's namespace; deleted at the end.
+
+    EPG_TEST_KEEP=1 leaves everything for a look.
+    """
+    lines = site.apply()
+    workloads = site.get("statefulsets,deployments", "-n", "epg")["items"]
+    for workload in workloads:
+        name = f"{workload['kind'].lower()}/{workload['metadata']['name']}"
+        site.kubectl("-n", "epg", "rollout", "status", name, "--timeout=300s")
+    connect_runs(site)
+    yield lines
+    if not os.environ.get("EPG_TEST_KEEP"):
+        site.kubectl("delete", "-f", "-", "--wait=true", stdin=site.manifest_text())
+
+
+def connect_runs(site: Site) -> None:
+    """What docs/run-on-a-cluster.md does with optional/kubeflow: address, keys, rights."""
+    site.kubectl("apply", "-n", site.kubeflow, "-f", "k8s/optional/kubeflow")
+    secret = wait_for(
+        lambda: site.get("secret", "epg-s3", "-n", "epg"), "the secret epg-s3", seconds=60
+    )
+    copied = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "epg-s3", "namespace": site.kubeflow},
+        "data": secret["data"],
+    }
+    site.kubectl("apply", "-f", "-", stdin=json.dumps(copied))
+
+
+@pytest.fixture(scope="session")
+def restricted(site: Site) -> Iterator[None]:
+    """Kubeflow's namespace enforces *restricted* while a test runs in it."""
+    label = "pod-security.kubernetes.io/enforce"
+    before = site.get("namespace", site.kubeflow)["metadata"].get("labels", {}).get(label)
+    site.kubectl("label", "namespace", site.kubeflow, "--overwrite", f"{label}=restricted")
+    yield
+    value = f"{label}={before}" if before else f"{label}-"
+    site.kubectl("label", "namespace", site.kubeflow, "--overwrite", value)
+
+
+@pytest.fixture(scope="session")
+def credentials(site: Site, applied: list[str]) -> dict[str, str]:
+    """The keys that the cluster made for its store."""
+    data = site.get("secret", "epg-s3", "-n", "epg")["data"]
+    return {name: base64.b64decode(value).decode() for name, value in data.items()}

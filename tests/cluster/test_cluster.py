@@ -1,0 +1,246 @@
+"""The whole way on a real cluster (`make test-cluster`); in the order in which it stands here.
+
+A run of the smoke recipe costs some minutes, nearly all of it pods that start: few runs, each of
+which proves several things. Long ones are stretched by `pretrain.steps`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from epg.store import Store, open_store
+from tests.cluster.site import EXPERIMENT, ROOT, Site, wait_for
+
+pytestmark = pytest.mark.cluster
+# A fresh prefix for each session: no run finds the results of an earlier one.
+STORE = f"s3://epg/test-{uuid.uuid4().hex[:8]}"
+LONG = '{"pretrain.steps": 100000, "pretrain.checkpoint_every_seconds": 2}'
+STEPS_FOR_A_SCRAPE = 4000  # of the smoke recipe: longer than two scrape intervals
+
+
+@pytest.fixture(scope="module")
+def store(site: Site, credentials: dict[str, str]) -> Iterator[Store]:
+    """The store of the runs, through a forwarded port."""
+    with site.forward("service/minio", 9000) as address, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EPG_S3_ACCESS_KEY", credentials["accesskey"])
+        patch.setenv("EPG_S3_SECRET_KEY", credentials["secretkey"])
+        patch.setenv("EPG_S3_DEADLINE", "60")
+        yield open_store(f"minio://{address}/{STORE.removeprefix('s3://')}")
+
+
+def query(address: str, expression: str) -> list[dict[str, Any]]:
+    words = urllib.parse.urlencode({"query": expression})
+    with urllib.request.urlopen(f"http://{address}/api/v1/query?{words}", timeout=10) as answer:
+        return json.load(answer)["data"]["result"]
+
+
+def test_apply_is_complete_and_a_second_one_changes_nothing(site: Site, applied: list[str]):
+    assert applied
+    again = site.apply()
+    assert len(again) == len(applied)
+    assert [line for line in again if not line.endswith(" unchanged")] == []
+    pods = site.get("pods", "-n", "epg")["items"]
+    assert {pod["status"]["phase"] for pod in pods} == {"Running"}
+
+
+def test_doctor_finds_everything_in_place(site: Site, store: Store, applied: list[str]):
+    with site.forward("service/prometheus", 9090) as prometheus:
+        ran = site.epg(
+            *("doctor", "--store", store.uri, "--namespace", site.kubeflow),
+            *("--kubeconfig", site.kubeconfig, "--prometheus", f"http://{prometheus}"),
+        )
+    assert ran.returncode == 0, ran.stdout
+    good = re.findall(r"^ok +(\w[\w: ]*?)  ", ran.stdout, re.M)
+    assert {"endpoint", "store: put", "store: conditional put", "rights", "secret"} <= set(good)
+    assert "metrics" in good
+
+
+def test_everything_in_a_restricted_namespace(site: Site, store: Store, restricted: None):
+    """The main way: submitted, followed to its end, looked at in every place."""
+    steps = STEPS_FOR_A_SCRAPE
+    ran = site.epg(
+        *("submit", "pipelines/epg_full.yaml", "--experiment", EXPERIMENT, "--wait"),
+        *("--kubeconfig", site.kubeconfig),
+        *site.parameters("main", store=STORE, overrides=f'{{"pretrain.steps": {steps}}}'),
+    )
+    assert ran.returncode == 0, ran.stdout
+    assert "run succeeded" in ran.stdout
+    for stage in ("shard", "pretrain", "register-denoising", "register-consistency", "report"):
+        assert f"{stage}: succeeded" in ran.stdout
+
+    keys = {info.key for info in store.list()}
+    for model in ("smoke-denoising", "smoke-consistency"):
+        assert f"registry/{model}/v1/model.safetensors" in keys
+        assert f"registry/{model}/v1/README.md" in keys
+    page = store.get_bytes("main/report/report.html").decode()
+    assert "Both models passed their gate." in page  # as the engine tells its end
+
+    with site.forward("service/prometheus", 9090) as prometheus:
+        # Scraped while it trained, found by its annotations although its pod declares no port.
+        trained = query(
+            prometheus, 'max_over_time(epg_train_step{step="pretrain",namespace!=""}[30m])'
+        )
+        assert trained, "pretrain was not scraped"
+        assert float(trained[0]["value"][1]) > 0
+        # Pushed at the end, by stages that no scrape can catch.
+        wait_for(
+            lambda: query(prometheus, 'epg_eval_svc_agreement{step="evaluate-denoising"}'),
+            "outcomes at the Pushgateway",
+            60,
+        )
+        assert query(prometheus, 'up{job="minio"} == 1')
+        firing = query(prometheus, 'ALERTS{alertstate="firing"}')
+        assert [a["metric"]["alertname"] for a in firing] == []
+
+
+def test_submitted_again_nothing_is_done_twice(site: Site, store: Store, restricted: None):
+    """The README's own line for Kubeflow's command line; every stage finds its result."""
+    before = records(store)
+    environment = {**os.environ, "KFP_ENDPOINT": site.endpoint}
+    overrides = f'{{"pretrain.steps": {STEPS_FOR_A_SCRAPE}}}'
+    words = [
+        *(
+            str(Path(sys.executable).parent / "kfp"),
+            "--endpoint",
+            site.endpoint,
+            "--output",
+            "json",
+            "run",
+            "submit",
+        ),
+        *("-e", EXPERIMENT, "-r", "main-again", "-f", "pipelines/epg_full.yaml"),
+        *site.parameters("main", store=STORE, overrides=overrides),
+    ]
+    ran = subprocess.run(
+        words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    found = re.search(r'"run_id": "([0-9a-f-]{36})"', ran.stdout)
+    assert found, ran.stdout
+    assert site.end_of(found[1]) == "SUCCEEDED"
+    assert records(store) == before
+
+
+def records(store: Store) -> dict[str, bytes]:
+    """The stages' records; the report is written at every run."""
+    keys = [info.key for info in store.list("main/stages/") if "report" not in info.key]
+    return {key: store.get_bytes(key) for key in keys}
+
+
+def between_two_looks_of_argo(site: Site, pod: str) -> None:
+    """Wait for the middle of the ten seconds after which Argo looks at a workflow again.
+
+    A pod that is deleted is Failed for the split second before it is gone. When Argo looks just
+    then, it sees a step that failed, not one whose pod was taken away, and does not start it again
+    (retryPolicy OnError); the run fails, and goes on when it is submitted again.
+    """
+    made = datetime.fromisoformat(
+        site.get("pod", pod, "-n", site.kubeflow)["metadata"]["creationTimestamp"]
+    )
+    phase = (datetime.now(UTC) - made).total_seconds() % 10
+    time.sleep((13 - phase) % 10)
+
+
+def test_a_deleted_pod_goes_on_from_its_checkpoint(site: Site, store: Store):
+    """A node that is drained: Kubernetes takes the pod away in mid-step."""
+    run = site.submit(
+        "drained",
+        store=STORE,
+        consistency="false",
+        overrides='{"pretrain.steps": 6000, "pretrain.checkpoint_every_seconds": 2}',
+    )
+    pod = wait_for(lambda: site.running(run, "pretrain"), "pretrain to run", 300)
+    wait_for(
+        lambda: list(store.list("drained/pretrain/checkpoints/")), "a checkpoint", 180, pause=1
+    )
+    between_two_looks_of_argo(site, pod)
+    site.kubectl("-n", site.kubeflow, "delete", "pod", pod, "--wait=false")
+    second = wait_for(
+        lambda: name if (name := site.running(run, "pretrain")) != pod else None, "another pod", 240
+    )
+    text = wait_for(
+        lambda: log if "going on from" in (log := site.log(second)) else None, "it to go on", 180
+    )
+    assert int(re.search(r"going on from the checkpoint at step (\d+)", text)[1]) > 0
+    assert site.end_of(run) == "SUCCEEDED"
+
+
+def test_terminated_nothing_is_left_and_the_same_name_goes_on(site: Site, store: Store):
+    run = site.submit("stopped", store=STORE, consistency="false", overrides=LONG)
+    wait_for(lambda: site.running(run, "pretrain"), "pretrain to run", 300)
+    wait_for(
+        lambda: list(store.list("stopped/pretrain/checkpoints/")), "a checkpoint", 180, pause=1
+    )
+    site.terminate(run)
+    assert site.end_of(run, 300) in ("FAILED", "CANCELED")
+    told = site.epg("status", run, "--kubeconfig", site.kubeconfig)
+    assert told.returncode == 1, told.stdout
+
+    def alive() -> list[str]:
+        return [
+            pod["metadata"]["name"]
+            for pod in site.pods(run)
+            if pod["status"].get("phase") in ("Pending", "Running")
+        ]
+
+    wait_for(lambda: not alive(), "the pods to end", 180)
+    checkpoints = {info.key for info in store.list("stopped/pretrain/checkpoints/")}
+    assert checkpoints
+
+    again = site.submit("stopped", store=STORE, consistency="false", overrides=LONG)
+    pod = wait_for(lambda: site.running(again, "pretrain"), "pretrain to run", 300)
+    text = wait_for(
+        lambda: log if "going on from" in (log := site.log(pod)) else None, "it to go on", 180
+    )
+    assert int(re.search(r"going on from the checkpoint at step (\d+)", text)[1]) > 0
+    site.terminate(again)
+    site.end_of(again, 300)
+
+
+def test_an_image_that_is_not_there_is_told(site: Site, applied: list[str]):
+    run = site.submit("absent", store=STORE, tools_image="epg-absent.example/epg-tools:0.0.0")
+    told = wait_for(
+        lambda: ran if (ran := site.epg("status", run)).returncode else None, "a reason", 180
+    )
+    assert "stands still" in told.stdout
+    assert "epg-absent.example/epg-tools:0.0.0 cannot be pulled" in told.stdout
+    site.terminate(run)
+    site.end_of(run, 300)
+
+
+def test_a_missing_secret_is_told(site: Site, applied: list[str]):
+    run = site.submit("keyless", store=STORE, store_credentials="epg-absent")
+    assert site.end_of(run, 300) == "FAILED"
+    told = site.epg("status", run, "--kubeconfig", site.kubeconfig)
+    assert told.returncode == 1
+    assert "no credentials" in told.stdout
+    assert "store_credentials" in told.stdout
+
+
+def test_a_node_without_gpu_is_told(site: Site, applied: list[str]):
+    nodes = site.get("nodes")["items"]
+    if any(node["status"]["allocatable"].get("nvidia.com/gpu", "0") != "0" for node in nodes):
+        pytest.skip("this cluster has GPUs")
+    run = site.submit("no-gpu", store=STORE, accelerator_count="1", consistency="false")
+    told = wait_for(
+        lambda: ran if (ran := site.epg("status", run)).returncode else None, "a reason", 300
+    )
+    assert "pretrain: no node can take it" in told.stdout
+    assert "nvidia.com/gpu" in told.stdout
+    site.terminate(run)
+    assert site.end_of(run, 300) in ("FAILED", "CANCELED")
+    time.sleep(1)

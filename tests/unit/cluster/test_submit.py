@@ -1,0 +1,250 @@
+"""`epg submit` against a stand-in for the server: what is sent, and what is refused before."""
+
+from __future__ import annotations
+
+import re
+import shutil
+
+import pytest
+
+from epg.cluster import submit as submitting
+from epg.cluster.endpoint import find_endpoint, find_token
+from epg.cluster.local import compiled_pipeline
+from epg.cluster.parameters import Parameter, parse_value, read_pipeline
+from epg.cluster.submit import Request, submit, unique_name
+from epg.errors import UserError
+from tests.toys.cluster_api import RUN_ID, cluster_api, ended, pod, waiting
+
+TYPES = """\
+pipelineInfo: {name: types}
+root:
+  dag: {tasks: {say: {cachingOptions: {enableCache: true}}}}
+  inputDefinitions:
+    parameters:
+      s: {parameterType: STRING, defaultValue: a, isOptional: true}
+      i: {parameterType: NUMBER_INTEGER, defaultValue: 1.0, isOptional: true}
+      f: {parameterType: NUMBER_DOUBLE, defaultValue: 1.0, isOptional: true}
+      b: {parameterType: BOOLEAN, defaultValue: true, isOptional: true}
+      d: {parameterType: STRUCT, defaultValue: {}, isOptional: true}
+      l: {parameterType: LIST, defaultValue: [], isOptional: true}
+schemaVersion: 2.1.0
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch):
+    for name in ("EPG_KFP_ENDPOINT", "KFP_ENDPOINT", "KF_PIPELINES_ENDPOINT", "KUBECONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("KFP_EXISTING_TOKEN", "KF_PIPELINES_SA_TOKEN_PATH", "KF_PIPELINES_UI_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(submitting, "_PAUSE", 0.01)
+
+
+@pytest.fixture
+def api():
+    with cluster_api() as stub:
+        yield stub
+
+
+def types_file(folder):
+    path = folder / "types.yaml"
+    path.write_text(TYPES)
+    return str(path)
+
+
+def test_values_take_the_types_of_the_file(api, tmp_path):
+    words = ["s=1.10", "i=3.0", "f=2", "b=yes", 'd={"b": 2, "d": null}', 'l=[1,"x"]']
+    assert submit(Request([types_file(tmp_path), *words], api.url)) == 0
+    (body,) = api.sent("POST", "/runs")
+    sent = body["runtime_config"]["parameters"]
+    assert sent == {
+        "s": "1.10",
+        "i": 3,
+        "f": 2.0,
+        "b": True,
+        "d": {"b": 2, "d": None},
+        "l": [1, "x"],
+    }
+    assert isinstance(sent["i"], int)
+    assert body["display_name"].startswith("types-")
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("i=abc", "parameter i is 'abc': it takes a whole number (NUMBER_INTEGER)"),
+        ("i=2.5", "parameter i is '2.5'"),
+        ("i=90071992547409930", "within"),
+        ("f=nan", "parameter f is 'nan': it takes a number"),
+        ("b=maybe", "true or false (BOOLEAN)"),
+        ("d=[1]", "parameter d is '[1]': it takes JSON"),
+        ("d={a: 1}", "JSON such as"),
+        ("l={}", "(LIST)"),
+        ("l=[NaN]", "(LIST)"),
+        ("i=", "whole number"),
+        ("=3", "name=value"),
+        ("x=1", "unknown parameter 'x': there are b, d, f, i, l, s"),
+        ("s=@absent.txt", "s=@absent.txt: cannot read it"),
+    ],
+)
+def test_wrong_words_are_refused_before_anything_is_sent(api, tmp_path, word, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        submit(Request([types_file(tmp_path), word], api.url))
+    assert api.requests == []
+
+
+def test_long_values_do_not_fit():
+    with pytest.raises(UserError, match="at most 100,000 fit"):
+        parse_value(Parameter("s", "STRING"), "x" * 100_001)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["recpe=digits"], "did you mean 'recipe'?"),
+        (["recipe=digit"], "did you mean 'digits'?"),
+        (["recipe=digits", 'overrides={"pretrain.stepz": 5}'], "pretrain.stepz"),
+        (["recipe=mine.yaml"], "recipe=@mine.yaml sends it"),
+        (["recipe=@mine.yaml"], "cannot read it"),
+        (["recipe=@bad.yaml"], "bad.yaml:1: name is missing"),
+        (["run_name=a b"], "run name 'a b'"),
+        (["recipe=digits", "recipe=smoke"], "given twice"),
+        (["a.yaml", "b.yaml"], "one pipeline file"),
+        (["absent.yaml"], "absent.yaml: No such file"),
+        (["bad.yaml"], "no compiled pipeline"),
+        (["manifest.yaml"], "Kubernetes manifest"),
+    ],
+)
+def test_recipes_and_files_are_checked_here(api, tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.yaml").write_text("pretrain:\n  stepz: 5\n")
+    (tmp_path / "manifest.yaml").write_text("apiVersion: pipelines.kubeflow.org/v2beta1\n")
+    with pytest.raises(UserError, match=re.escape(said)):
+        submit(Request(words, api.url))
+    assert api.requests == []
+
+
+def test_the_full_pipeline_with_a_recipe_of_ones_own(api, tmp_path, capsys):
+    from epg.config.loading import dump_recipe, load_recipe
+
+    text = dump_recipe(load_recipe("smoke")).replace("name: smoke", "name: mine", 1)
+    (tmp_path / "mine.yaml").write_text(text)
+    more = {"service_account": "runner", "pipeline_root": "minio://b/p"}
+    request = Request([f"recipe=@{tmp_path}/mine.yaml"], api.url, cache=False, **more)
+    assert submit(request) == 0
+    (experiment,) = api.sent("POST", "/experiments")
+    assert experiment == {"display_name": "epg"}
+    (body,) = api.sent("POST", "/runs")
+    assert body["runtime_config"]["parameters"] == {"recipe": text, "run_name": "mine"}
+    assert body["runtime_config"]["pipeline_root"] == "minio://b/p"
+    assert body["service_account"] == "runner"
+    assert body["experiment_id"] == "experiments-1"
+    spec = body["pipeline_spec"].get("pipeline_spec", body["pipeline_spec"])
+    parts = [spec["root"], *spec["components"].values()]
+    tasks = [t for part in parts for t in part.get("dag", {}).get("tasks", {}).values()]
+    assert len(tasks) > 10
+    assert all(task["cachingOptions"] == {"enableCache": False} for task in tasks)
+    out = capsys.readouterr().out
+    assert f"/#/runs/details/{RUN_ID}" in out
+    assert re.search(r"run mine-\d{8}-\d{6}-[0-9a-f]{4} ", out)
+
+
+def test_the_body_is_what_kfps_own_client_sends(api):
+    compiled = compiled_pipeline()
+    from kfp.client.client import _extract_pipeline_yaml
+
+    ours = read_pipeline(compiled).spec()
+    assert ours == _extract_pipeline_yaml(str(compiled)).to_dict()
+
+
+def test_an_experiment_that_is_there_is_taken(api):
+    api.experiments.append({"display_name": "epg", "experiment_id": "e7"})
+    submit(Request(["recipe=digits"], api.url, run_name="again"))
+    assert api.sent("POST", "/experiments") == []
+    (body,) = api.sent("POST", "/runs")
+    assert body["experiment_id"] == "e7"
+    assert body["runtime_config"]["parameters"]["run_name"] == "again"
+
+
+def test_names_are_unique():
+    assert len({unique_name("a") for _ in range(20)}) == 20
+
+
+@pytest.mark.parametrize(
+    ("health", "said"),
+    [({"tag_name": "2.4.1"}, "2.4.1, too old"), (None, "no Kubeflow Pipelines with the v2beta1")],
+)
+def test_a_server_too_old(api, health, said):
+    api.health = health
+    with pytest.raises(UserError, match=said):
+        submit(Request(["recipe=digits"], api.url))
+    assert not api.sent("POST", "/runs")
+
+
+def test_tokens(api, tmp_path):
+    api.token = "right"
+    file = tmp_path / "token"
+    for text, said in [(None, "it wants a token: 401"), ("wrong", "is not accepted: 401")]:
+        if text:
+            file.write_text(text)
+        with pytest.raises(UserError, match=said):
+            submit(Request(["recipe=digits"], api.url, token_file=str(file) if text else None))
+    file.write_text("right\n")
+    assert submit(Request(["recipe=digits"], api.url, token_file=str(file))) == 0
+    assert find_token(None, {"KFP_EXISTING_TOKEN": "abc"}) == "abc"
+    with pytest.raises(UserError, match="No such file"):
+        find_token(str(tmp_path / "absent"))
+
+
+def test_endpoints():
+    with pytest.raises(UserError, match="no Kubeflow Pipelines endpoint"):
+        submit(Request(["recipe=digits"]))
+    with pytest.raises(UserError, match="nothing listens there"):
+        submit(Request(["recipe=digits"], "http://127.0.0.1:1"))
+    assert find_endpoint("kfp.example/pipeline/") == "https://kfp.example/pipeline"
+    assert find_endpoint("localhost:8888") == "http://localhost:8888"
+    assert find_endpoint(None, {"KFP_ENDPOINT": "http://a:1"}) == "http://a:1"
+    for wrong in ("ftp://a", "http://u:p@a", "http://a:99999", "http://"):
+        with pytest.raises(UserError, match="write http"):
+            find_endpoint(wrong)
+
+
+def test_a_server_of_many_users_wants_a_namespace(api):
+    api.health = {"tag_name": "2.17.0", "multi_user": True}
+    with pytest.raises(UserError, match="give --namespace"):
+        submit(Request(["recipe=digits"], api.url))
+    assert submit(Request(["recipe=digits"], api.url, namespace="team-a")) == 0
+    assert api.sent("POST", "/experiments") == [{"display_name": "epg", "namespace": "team-a"}]
+
+
+def test_waiting_ends_well(api, tmp_path, capsys):
+    api.states = ["PENDING", "RUNNING", "RUNNING", "SUCCEEDED"]
+    request = Request(["recipe=digits"], api.url, wait=True, kubeconfig=api.kubeconfig(tmp_path))
+    assert submit(request) == 0
+    out = capsys.readouterr().out
+    assert [out.count(f"run {s}\n") for s in ("pending", "running", "succeeded")] == [1, 1, 1]
+
+
+def test_waiting_tells_what_stands_still_and_why_it_failed(api, tmp_path, capsys):
+    api.states = ["RUNNING", "RUNNING", "FAILED"]
+    api.pods = [
+        pod("p-1", "shard", waiting("ImagePullBackOff", "Back-off pulling")),
+        pod("p-2", "pretrain", ended(1, message="Error (exit code 1)")),
+    ]
+    api.logs = {"p-2": "step 1\nepg: error: pretrain: loss is not finite\nexit status 2\n"}
+    request = Request(["recipe=digits"], api.url, wait=True, kubeconfig=api.kubeconfig(tmp_path))
+    assert submit(request) == 1
+    out = capsys.readouterr().out
+    assert out.count("the image example/epg:none cannot be pulled") == 2  # live, and at the end
+    assert "epg: error: pretrain: loss is not finite" in out
+
+
+def test_the_command_itself(api, tmp_path):
+    from tests.toys.command import epg
+
+    shutil.copy(types_file(tmp_path), tmp_path / "mine.yaml")
+    done = epg(tmp_path, "submit", "mine.yaml", "s=1.10", "--endpoint", api.url, toys=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    refused = epg(tmp_path, "submit", "mine.yaml", "i=x", "--endpoint", api.url, toys=False)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("epg: error: parameter i is 'x'")
