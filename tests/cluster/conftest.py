@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.site import Site, wait_for
+from tests.cluster.site import ROOT, Site, wait_for
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -47,18 +47,23 @@ def applied(site: Site) -> Iterator[list[str]]:
 
 
 def connect_runs(site: Site) -> None:
-    """What docs/run-on-a-cluster.md does with optional/kubeflow: address, keys, rights."""
-    site.kubectl("apply", "-n", site.kubeflow, "-f", "k8s/optional/kubeflow")
-    secret = wait_for(
-        lambda: site.get("secret", "epg-s3", "-n", "epg"), "the secret epg-s3", seconds=60
-    )
-    copied = {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": "epg-s3", "namespace": site.kubeflow},
-        "data": secret["data"],
-    }
-    site.kubectl("apply", "-f", "-", stdin=json.dumps(copied))
+    """Address, rights and keys, by the very lines of docs/run-on-a-cluster.md."""
+    wait_for(lambda: site.get("secret", "epg-s3", "-n", "epg"), "the secret epg-s3", seconds=60)
+    page = (ROOT / "docs" / "run-on-a-cluster.md").read_text()
+    starts = ("kubectl apply -f k8s/optional/kubeflow", "kubectl -n epg get secret epg-s3 -o yaml")
+    lines = [line for line in page.splitlines() if line.startswith(starts)]
+    assert len(lines) == len(starts)
+    for line in lines:
+        ran = subprocess.run(
+            ["sh", "-c", line.replace("kubeflow/; /uid", f"{site.kubeflow}/; /uid")],
+            cwd=ROOT,
+            env={**os.environ, "KUBECONFIG": site.kubeconfig},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stderr
 
 
 @pytest.fixture(scope="session")

@@ -141,6 +141,21 @@ def records(store: Store) -> dict[str, bytes]:
     return {key: store.get_bytes(key) for key in keys}
 
 
+def test_a_generator_is_judged_again(site: Site, store: Store, restricted: None):
+    """The second pipeline: training steps hand on what is there, the rest is done anew."""
+    settings = f'{{"pretrain.steps": {STEPS_FOR_A_SCRAPE}, "evaluate.num_samples": 50}}'
+    trained = store.get_bytes("main/stages/finetune-denoising.json")
+    ran = site.epg(
+        *("submit", "pipelines/epg_evaluate.yaml", "--experiment", EXPERIMENT, "--wait"),
+        *("--kubeconfig", site.kubeconfig),
+        *site.parameters("main", store=STORE, overrides=settings),
+    )
+    assert ran.returncode == 0, ran.stdout
+    record = json.loads(store.get_bytes("main/stages/evaluate-denoising.json"))
+    assert record["metrics"]["num_samples"] == 50
+    assert store.get_bytes("main/stages/finetune-denoising.json") == trained
+
+
 def between_two_looks_of_argo(site: Site, pod: str) -> None:
     """Wait for the middle of the ten seconds after which Argo looks at a workflow again.
 

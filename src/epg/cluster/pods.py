@@ -28,6 +28,7 @@ _NOISE = re.compile(
     r"^\d{4}[-/]\d\d[-/]\d\d[T ][\d:.]+Z? (INFO|DEBUG)|failed to execute component|"
     r"^Traceback \(most recent|^\s*File \"|^\s*[\^~]+\s*$"
 )
+_PROGRESS = re.compile(r"[\w-]+: ((\d+)/(\d+) \w+.*)$")  # telemetry/progress.py
 _OURS = re.compile(r"epg: error: .*")
 
 
@@ -205,22 +206,47 @@ def _advice(said: str, pod: dict[str, Any]) -> str:
     return ""
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far a running step says that it is."""
+
+    done: int
+    total: int
+    text: str  # as the step tells it: `4438/12000 steps loss=1.966`
+
+
+def progress_of(core: Any, pod: dict[str, Any]) -> Progress | None:
+    """Return the last line of progress in the log of a running pod; None where there is none."""
+    try:
+        log = _tail(core, pod, 20)
+    except Unseen:
+        return None
+    for line in reversed(log.splitlines()):
+        if found := _PROGRESS.match(line.strip()):
+            return Progress(int(found[2]), int(found[3]), found[1])
+    return None
+
+
 def last_words(core: Any, pod: dict[str, Any]) -> str:
     """Return the last meaningful line of a pod's main container."""
-    metadata = pod["metadata"]
     try:
-        answer = call(
-            core.read_namespaced_pod_log,
-            metadata["name"],
-            metadata["namespace"],
-            container="main",
-            tail_lines=_TAIL,
-            _preload_content=False,
-            what=f"log of {metadata['name']}",
-        )
+        return meaningful_line(_tail(core, pod, _TAIL))
     except Unseen as error:
         return f"(cannot read the {error})"
-    return meaningful_line(answer.data.decode("utf-8", errors="replace"))
+
+
+def _tail(core: Any, pod: dict[str, Any], lines: int) -> str:
+    metadata = pod["metadata"]
+    answer = call(
+        core.read_namespaced_pod_log,
+        metadata["name"],
+        metadata["namespace"],
+        container="main",
+        tail_lines=lines,
+        _preload_content=False,
+        what=f"log of {metadata['name']}",
+    )
+    return str(answer.data.decode("utf-8", errors="replace"))
 
 
 def meaningful_line(log: str) -> str:

@@ -9,11 +9,21 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from epg.cluster.kfp_api import KfpApi
-from epg.cluster.pods import Trouble, Unseen, connect, last_words, pods_of, step_of, trouble_of
+from epg.cluster.pods import (
+    Progress,
+    Trouble,
+    Unseen,
+    connect,
+    last_words,
+    pods_of,
+    progress_of,
+    step_of,
+    trouble_of,
+)
 from epg.cluster.workflow import lost_steps
 
 NAMESPACE = "kubeflow"
@@ -44,6 +54,7 @@ class Task:
     name: str
     state: str
     reason: str = ""
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True)
@@ -71,14 +82,17 @@ class Situation:
 
     def lines(self) -> Iterator[str]:
         """Say it to a person."""
-        stuck = self.state in ("PENDING", "RUNNING") and self.troubles
-        now = "stands still" if stuck else _WORDS.get(self.state, f"is {self.state}")
+        now = _WORDS.get(self.state, f"is {self.state}")
+        if self.state in ("PENDING", "RUNNING") and self.troubles:
+            failed = any(task.state == "FAILED" for task in self.tasks)
+            now = "goes on without the steps that failed" if failed else "stands still"
         yield f"run {self.display_name} ({self.run_id}) {now}"
         if self.error:
             yield f"  the server says: {self.error}"
         width = max((len(task.name) for task in self.tasks), default=0)
         for task in self.tasks:
-            reason = f"  {task.reason}" if task.reason else ""
+            text = task.reason or (task.progress.text if task.progress else "")
+            reason = f"  {text}" if text else ""
             yield f"  {task.name:<{width}}  {task.state.lower()}{reason}".rstrip()
         told: set[str] = set()
         for trouble in self.troubles:
@@ -143,7 +157,7 @@ def explain(
         if state != "SUCCEEDED":
             unseen.append(f"the run's pods, which know why a step does not start: {error}")
     else:
-        tasks = _seen_in_pods(tasks, pods, names)
+        tasks = _seen_in_pods(core, tasks, pods, names)
         if state != "SUCCEEDED":
             troubles = list(_troubles(core, pods, names, logs))
             if state == "FAILED" and not troubles:
@@ -198,7 +212,7 @@ def _tasks(run: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[Task]:
 
 
 def _seen_in_pods(
-    tasks: list[Task], pods: list[dict[str, Any]], names: Mapping[str, str]
+    core: Any, tasks: list[Task], pods: list[dict[str, Any]], names: Mapping[str, str]
 ) -> list[Task]:
     """Return the tasks with what the pods know better.
 
@@ -206,15 +220,17 @@ def _seen_in_pods(
     1 MB of them: the last third of a whole run (seen with 2.17). A step from the cache has no
     pod of its own, so the list is needed all the same.
     """
-    found: dict[str, str] = {}
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
     for pod in sorted(pods, key=_created):  # a later attempt has the last word
         state = str(pod.get("status", {}).get("phase", "")).upper()
         if state in _ORDER and not _is_driver(pod):
-            found[step_of(pod, names)] = state
+            found[step_of(pod, names)] = (state, pod)
     known = {task.name: task for task in tasks}
-    for name, state in found.items():
+    for name, (state, pod) in found.items():
         if name not in known or _ORDER.get(known[name].state, 2) < _ORDER[state]:
             known[name] = Task(name, state)
+        if known[name].state == state == "RUNNING":
+            known[name] = replace(known[name], progress=progress_of(core, pod))
     return list(known.values())
 
 
@@ -236,7 +252,8 @@ def _troubles(
         if not text or (failed and step in done):
             continue  # a later attempt goes on
         log = last_words(core, pod) if failed and logs else ""
-        yield Trouble(step, str(pod["metadata"]["name"]), text, "" if log in text else log)
+        told = log.removeprefix("epg: error: ") in text
+        yield Trouble(step, str(pod["metadata"]["name"]), text, "" if told else log)
 
 
 def _lost(core: Any, run_id: str, namespace: str, names: Mapping[str, str]) -> list[Trouble]:

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import secrets
 import sys
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from epg.cluster.kfp_api import KfpApi, Unreachable
+from epg.cluster.kfp_api import KfpApi
 from epg.cluster.parameters import CompiledPipeline, parse_arguments, read_pipeline
 from epg.errors import UserError
-
-ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
-_PAUSE = 5.0  # seconds between two looks at a run
-_PATIENCE = 300.0  # seconds without an answer before following is given up
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,9 @@ def submit(request: Request) -> int:
     if not request.wait:
         _say(f"follow it by `epg status {submitted.run_id}`, or next time by --wait")
         return 0
-    return follow(api, submitted, request)
+    from epg.cluster.following import follow
+
+    return follow(api, submitted.run_id, request.namespace, request.kubeconfig, _say)
 
 
 def prepare(request: Request) -> tuple[CompiledPipeline, dict[str, Any]]:
@@ -153,58 +150,6 @@ def unique_name(name: str, now: datetime | None = None) -> str:
     """Return a name that no other run has: the time to the second and four random digits."""
     now = now or datetime.now(UTC)
     return f"{name}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-
-
-def follow(
-    api: KfpApi,
-    submitted: Submitted,
-    request: Request,
-    sleep: Callable[[float], None] = time.sleep,
-) -> int:
-    """Print a line at every change until the run ends; 0 when it succeeded.
-
-    A step that cannot start says so here: the server keeps such a run RUNNING for ever.
-    """
-    from epg.cluster.status import Situation, explain
-
-    seen: set[str] = set()
-    answered = time.monotonic()
-
-    def news(lines: Iterable[str]) -> None:
-        for line in lines:
-            if line not in seen:
-                seen.add(line)
-                _say(f"{datetime.now():%H:%M:%S}  {line}")
-
-    while True:
-        try:
-            found = explain(
-                api, submitted.run_id, request.namespace, request.kubeconfig, logs=False
-            )
-            answered = time.monotonic()
-        except Unreachable as error:
-            if time.monotonic() - answered > _PATIENCE:
-                raise UserError(
-                    f"{error} (for {_PATIENCE:.0f} s; the run goes on: "
-                    f"`epg status {submitted.run_id}`)"
-                ) from error
-            sleep(_PAUSE)
-            continue
-        news(_changes(found))
-        if found.state in ENDED:
-            break
-        sleep(_PAUSE)
-    if found.state == "SUCCEEDED":
-        return 0
-    ended: Situation = explain(api, submitted.run_id, request.namespace, request.kubeconfig)
-    for line in ended.lines():
-        _say(line)
-    return 1
-
-
-def _changes(found: Any) -> list[str]:
-    steps = [f"{task.name}: {task.state.lower()}" for task in found.tasks]
-    return [*steps, *found.problems, f"run {found.state.lower()}"]
 
 
 def _say(line: str) -> None:

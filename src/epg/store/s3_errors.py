@@ -18,7 +18,10 @@ FAILURES = (MinioException, http_errors.HTTPError)
 #: How the client takes an answer that is no S3 answer at all.
 NOT_S3 = (ParseError, ValueError)
 
-_CREDENTIALS = "set EPG_S3_ACCESS_KEY and EPG_S3_SECRET_KEY to a valid pair"
+_CREDENTIALS = (
+    "set EPG_S3_ACCESS_KEY and EPG_S3_SECRET_KEY to a valid pair (in a cluster: the Secret that "
+    "store_credentials names)"
+)
 _REGION = "set EPG_S3_REGION to the bucket's region"
 _ADVICE = {
     "InvalidAccessKeyId": f"wrong credentials (unknown access key): {_CREDENTIALS}",

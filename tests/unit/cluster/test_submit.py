@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from epg.cluster import submit as submitting
+from epg.cluster import following
 from epg.cluster.endpoint import find_endpoint, find_token
 from epg.cluster.local import compiled_pipeline
 from epg.cluster.parameters import Parameter, parse_value, read_pipeline
@@ -37,7 +37,7 @@ def no_settings(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     for name in ("KFP_EXISTING_TOKEN", "KF_PIPELINES_SA_TOKEN_PATH", "KF_PIPELINES_UI_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(submitting, "_PAUSE", 0.01)
+    monkeypatch.setattr(following, "_PAUSE", 0.01)
 
 
 @pytest.fixture
