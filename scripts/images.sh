@@ -33,6 +33,10 @@ if [ "$engine" = docker ] && ! docker buildx version >/dev/null 2>&1; then
     export DOCKER_BUILDKIT
 fi
 
+# podman's own format has no health checks.
+format=
+[ "$engine" != podman ] || format="--format docker"
+
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)
 commit=$(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
 tag=${IMAGE_TAG:-$version}
@@ -43,8 +47,8 @@ for name in "$@"; do
     [ -f "images/$name/Dockerfile" ] || fail "no image $name: there are train and tools"
     image=${IMAGE_PREFIX:-}epg-$name:$tag
     echo "building $image (commit $commit)"
-    # shellcheck disable=SC2086 # BUILD_ARGS are words
-    "$engine" build --file "images/$name/Dockerfile" --tag "$image" \
+    # shellcheck disable=SC2086 # format and BUILD_ARGS are words
+    "$engine" build $format --file "images/$name/Dockerfile" --tag "$image" \
         --build-arg "VERSION=$version" --build-arg "COMMIT=$commit" \
         ${BASE:+--build-arg "BASE=$BASE"} ${BUILD_ARGS:-} .
     [ -z "${PUSH:-}" ] || "$engine" push "$image"

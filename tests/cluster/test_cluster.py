@@ -237,13 +237,23 @@ def test_an_image_that_is_not_there_is_told(site: Site, applied: list[str]):
     site.end_of(run, 300)
 
 
-def test_a_missing_secret_is_told(site: Site, applied: list[str]):
-    run = site.submit("keyless", store=STORE, store_credentials="epg-absent")
-    assert site.end_of(run, 300) == "FAILED"
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"store": STORE, "store_credentials": "epg-absent"}, ["no credentials", "Secret"]),
+        ({"store": "s3://epg-absent/runs"}, ["bucket", "epg-absent"]),
+    ],
+    ids=["secret", "bucket"],
+)
+def test_what_the_store_lacks_is_told(
+    site: Site, applied: list[str], setting: dict[str, str], words: list[str]
+):
+    run = site.submit("lacking", **setting)
+    assert site.end_of(run, 400) == "FAILED"
     told = site.epg("status", run, "--kubeconfig", site.kubeconfig)
     assert told.returncode == 1
-    assert "no credentials" in told.stdout
-    assert "store_credentials" in told.stdout
+    for word in words:
+        assert word in told.stdout
 
 
 def test_a_node_without_gpu_is_told(site: Site, applied: list[str]):
@@ -258,4 +268,3 @@ def test_a_node_without_gpu_is_told(site: Site, applied: list[str]):
     assert "nvidia.com/gpu" in told.stdout
     site.terminate(run)
     assert site.end_of(run, 300) in ("FAILED", "CANCELED")
-    time.sleep(1)

@@ -76,7 +76,7 @@ class KfpApi:
                 f"{self.endpoint}: no Kubeflow Pipelines with the v2beta1 API: the server is "
                 f"older than {_dotted(OLDEST_SERVER)}, or the URL is another program's"
             )
-        version = str(answer.get("tag_name") or "unknown")
+        version = str(answer.get("tag_name") or "(version not told)")
         numbers = re.match(r"v?(\d+)\.(\d+)", version)
         if numbers and (int(numbers[1]), int(numbers[2])) < OLDEST_SERVER:
             raise UserError(
