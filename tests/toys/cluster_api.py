@@ -105,28 +105,29 @@ def pod(name: str, step: str, status: dict, **more) -> dict:
     return {"metadata": metadata, "spec": {"containers": [main]}, "status": status, **more}
 
 
-def waiting(reason: str, message: str) -> dict:
-    main = {
+def main_container(state: dict) -> dict:
+    return {
         "name": "main",
         "image": "example/epg:none",
         "imageID": "",
         "ready": False,
         "restartCount": 0,
-        "state": {"waiting": {"reason": reason, "message": message}},
+        "state": state,
     }
+
+
+def waiting(reason: str, message: str) -> dict:
+    main = main_container({"waiting": {"reason": reason, "message": message}})
     return {"phase": "Pending", "containerStatuses": [main]}
 
 
 def ended(code: int, reason: str = "Error", message: str = "", **more: str) -> dict:
-    main = {
-        "name": "main",
-        "image": "example/epg:none",
-        "imageID": "",
-        "ready": False,
-        "restartCount": 0,
-        "state": {"terminated": {"exitCode": code, "reason": reason, "message": message}},
+    end = {"exitCode": code, "reason": reason, "message": message}
+    return {
+        "phase": "Failed",
+        "containerStatuses": [main_container({"terminated": end})],
+        **more,
     }
-    return {"phase": "Failed", "containerStatuses": [main], **more}
 
 
 @contextlib.contextmanager

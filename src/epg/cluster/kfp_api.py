@@ -45,6 +45,11 @@ class Server:
     multi_user: bool
 
 
+def is_run_id(name: str) -> bool:
+    """Tell a run's id from its display name."""
+    return re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", name) is not None
+
+
 class KfpApi:
     """A Kubeflow Pipelines server."""
 
@@ -108,7 +113,7 @@ class KfpApi:
         Raises:
             NotThere: there is none; the message names the last ones that there are.
         """
-        if re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", name):
+        if is_run_id(name):
             try:
                 return self.call("GET", f"runs/{name}")
             except NotThere as error:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from epg.cluster.kfp_api import KfpApi
+from epg.cluster.kfp_api import KfpApi, is_run_id
 from epg.cluster.pods import (
     Progress,
     Trouble,
@@ -41,8 +41,6 @@ _WORDS = {
     "PAUSED": "is paused",
     "SKIPPED": "was skipped",
 }
-
-
 #: How far a step is, in the words of the server and of pods.
 _ORDER = {"PENDING": 0, "RUNNING": 1, "SUCCEEDED": 2, "FAILED": 2}
 
@@ -142,7 +140,8 @@ def explain(
         kubeconfig: file with the way to the cluster; default: the usual places.
         logs: read the logs of failed steps, too.
     """
-    run = api.run(name, namespace if not _is_id(name) and _multi_user(api, namespace) else None)
+    by_name = not is_run_id(name)
+    run = api.run(name, namespace if by_name and _multi_user(api, namespace) else None)
     names = task_names(run)
     state = str(run.get("state") or "PENDING").upper()
     run_id = str(run["run_id"])
@@ -173,10 +172,6 @@ def explain(
         troubles=troubles,
         unseen=unseen,
     )
-
-
-def _is_id(name: str) -> bool:
-    return re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", name) is not None
 
 
 def _multi_user(api: KfpApi, namespace: str | None) -> bool:

@@ -6,8 +6,8 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a mount, not a file of ours
 _RUNTIME_SHM = 64 << 20  # bytes that a container gets unless it asks for more
@@ -27,20 +27,23 @@ def health(*, load: bool) -> int:
 
 
 def _checks(load: bool) -> Iterator[tuple[bool, str, str]]:
-    from epg import __version__
     from epg.config.loading import available_recipes, load_recipe
+    from epg.stages.versions import versions
 
-    commit = os.environ.get("EPG_GIT_COMMIT", "unknown commit")
-    yield True, "epg", f"{__version__} ({commit}), Python {sys.version.split()[0]}"
+    found = versions()
+    commit = found.get("git_commit", "unknown commit")
+    yield True, "epg", f"{found['epg']} ({commit}), Python {found['python']}"
     for name in available_recipes():
         load_recipe(name)
     yield True, "recipes", ", ".join(available_recipes())
     yield True, "user", f"uid {os.getuid()}, gid {os.getgid()}"
     for name, folder in (("home", Path.home()), ("scratch", Path(tempfile.gettempdir()))):
         yield _writable(name, folder)
-    yield _executor()
+    # Kubeflow runs `python3 -m kfp.dsl.executor_main` in the container.
+    kfp = found.get("kfp")
+    yield bool(kfp), "kfp", kfp or "not installed: Kubeflow cannot run a step in this image"
     yield _shared_memory()
-    yield _torch(load)
+    yield _torch(found, load)
 
 
 def _writable(name: str, folder: Path) -> tuple[bool, str, str]:
@@ -50,14 +53,6 @@ def _writable(name: str, folder: Path) -> tuple[bool, str, str]:
     except OSError as error:
         return False, name, f"{folder}: {error.strerror}: mount a writable volume there"
     return True, name, f"{folder} can be written to"
-
-
-def _executor() -> tuple[bool, str, str]:
-    """Kubeflow runs `python3 -m kfp.dsl.executor_main` in the container."""
-    try:
-        return True, "kfp", metadata.version("kfp")
-    except metadata.PackageNotFoundError:
-        return False, "kfp", "not installed: Kubeflow cannot run a step in this image"
 
 
 def _shared_memory() -> tuple[bool, str, str]:
@@ -72,11 +67,11 @@ def _shared_memory() -> tuple[bool, str, str]:
     return True, "shared memory", text
 
 
-def _torch(load: bool) -> tuple[bool, str, str]:
-    try:
-        version = metadata.version("torch")
-    except metadata.PackageNotFoundError:
-        return True, "torch", "not installed: for shard, gate, register and report only"
+def _torch(found: dict[str, Any], load: bool) -> tuple[bool, str, str]:
+    version = found.get("torch")
+    if version is None:
+        text = "not installed: for shard, count-gflops, gate, register and report only"
+        return True, "torch", text
     if not load:
         return True, "torch", version
     try:

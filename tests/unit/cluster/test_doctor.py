@@ -154,3 +154,10 @@ def test_prometheus(api):
     assert check_prometheus(api.url).outcome == OK
     api.kubernetes = lambda method, path, body: (404, {})
     assert check_prometheus(api.url).outcome == FAILED
+
+
+def test_the_keys_that_are_looked_for_are_those_that_the_steps_get():
+    from epg.cluster.checks.cluster import _KEYS
+    from pipelines import policy
+
+    assert set(_KEYS) == set(policy.CREDENTIALS)

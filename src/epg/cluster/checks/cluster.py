@@ -12,11 +12,11 @@ from epg.errors import UserError
 
 _GPU = "nvidia.com/gpu"
 _KEYS = ("accesskey", "secretkey")  # pipelines/policy.py gives them to the steps
-# What `epg status` and a run's own service account need.
+# What `epg status` needs.
 _RIGHTS = (
     ("list", "", "pods", ""),
     ("get", "", "pods", "log"),
-    ("get", "argoproj.io", "workflows", ""),
+    ("list", "argoproj.io", "workflows", ""),
 )
 
 
