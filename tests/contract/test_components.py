@@ -149,3 +149,10 @@ def test_parameters_of_a_local_run_exist(full):
 def test_both_pipelines_take_the_same_settings_of_the_cluster(full, evaluate):
     own = {"denoising", "consistency", "objective"}
     assert set(full.parameters()) - own == set(evaluate.parameters()) - own
+
+
+def test_prometheus_is_sent_to_the_port_that_is_served():
+    from epg.telemetry.exporter import DEFAULT_PORT
+    from pipelines import policy
+
+    assert str(DEFAULT_PORT) == policy.METRICS_PORT

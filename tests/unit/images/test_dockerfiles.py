@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -92,6 +95,14 @@ def test_stages_of_the_tools_image_import_no_torch(tmp_path: Path):
         "sys.meta_path.insert(0, No())\n"
     )
     path = f"{tmp_path}:{ROOT / 'src'}"
+    blocked = subprocess.run(
+        [sys.executable, "-c", "import torch"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "torch is not in the tools image" in blocked.stderr
     for stage in ("shard", "count-gflops"):
         ran = epg(tmp_path, stage, "--recipe", "smoke", "--run-name", "a", PYTHONPATH=path)
         assert ran.returncode == 0, ran.stderr
