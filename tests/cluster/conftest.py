@@ -31,10 +31,18 @@ def site() -> Site:
 
 @pytest.fixture(scope="session")
 def applied(site: Site) -> Iterator[list[str]]:
-    """`kubectl apply -f k8s/`, ready, with runs in Kubeflow's namespace; deleted at the end.
+    """`kubectl apply -f k8s/`, ready, with runs in Kubeflow's namespace.
 
-    EPG_TEST_KEEP=1 leaves everything for a look.
+    What the tests made is deleted at the end, unless EPG_TEST_KEEP=1 leaves it for a look. What was
+    there before stays: its data are somebody's.
     """
+    ours = not site.exists("namespace", "epg")
+    if ours and site.exists("secret", "epg-s3", "-n", site.kubeflow):
+        pytest.exit(
+            f"{site.kubeflow} has a Secret epg-s3 of another store, which these tests would "
+            "replace: use a cluster for tests, or put it aside",
+            returncode=2,
+        )
     lines = site.apply()
     workloads = site.get("statefulsets,deployments", "-n", "epg")["items"]
     for workload in workloads:
@@ -42,7 +50,9 @@ def applied(site: Site) -> Iterator[list[str]]:
         site.kubectl("-n", "epg", "rollout", "status", name, "--timeout=300s")
     connect_runs(site)
     yield lines
-    if not os.environ.get("EPG_TEST_KEEP"):
+    if ours and not os.environ.get("EPG_TEST_KEEP"):
+        site.kubectl("delete", "-f", "k8s/optional/kubeflow")
+        site.kubectl("-n", site.kubeflow, "delete", "secret", "epg-s3")
         site.kubectl("delete", "-f", "-", "--wait=true", stdin=site.manifest_text())
 
 

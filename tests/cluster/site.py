@@ -60,6 +60,10 @@ class Site:
         """Return what `kubectl get ... -o json` says."""
         return json.loads(self.kubectl("get", *words, "-o", "json"))
 
+    def exists(self, *words: str) -> bool:
+        """Tell whether `kubectl get` finds something."""
+        return bool(self.kubectl("get", *words, "-o", "name", "--ignore-not-found").strip())
+
     def manifest_text(self) -> str:
         """The manifests as one text."""
         if self.overlay:
