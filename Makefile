@@ -23,6 +23,7 @@ setup: ## Make .venv and install the locked packages (every target does this by 
 
 demo: setup ## The whole pipeline on real handwritten digits, with a report at the end
 	@$(BIN)/epg run --recipe digits $(ARGS)
+	@command -v epg >/dev/null || echo "(epg is $(BIN)/epg here)"
 
 test: setup ## All tests (WORKERS=2, ARGS="-k name")
 	@$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
