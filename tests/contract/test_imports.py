@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[2]
 
 LEAVES = {"config", "store", "telemetry", "diffusion", "model"}
 ASSEMBLED = LEAVES | {"data", "objectives"}
-STAGES = ASSEMBLED | {"training", "evaluation", "registry", "report"}
+RUNS = {"config", "store", "telemetry"}
+STAGES = ASSEMBLED | {"runs", "training", "evaluation", "registry", "report"}
 ABOVE = STAGES | {"stages"}
 
 # Which of our packages each package may import; `errors` and `epg` itself are open to all.
@@ -27,10 +28,11 @@ ALLOWED: dict[str, set[str]] = {
     **{leaf: set() for leaf in LEAVES},
     "objectives": {"diffusion"},
     "data": {"store"},
+    "runs": RUNS,
     "training": ASSEMBLED,
     "evaluation": ASSEMBLED,
     "registry": {"store", "telemetry", "config"},
-    "report": {"store", "telemetry", "config"},
+    "report": RUNS | {"runs"},
     "stages": STAGES,
     "cluster": ABOVE | {"pipelines", "components"},
     "console": ABOVE | {"cluster"},  # what the command line shows
@@ -41,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 ORCHESTRATION = {"kfp", "kfp_server_api", "kubernetes"}  # only `cluster` may import these
 HEAVY = ORCHESTRATION | {"torch", "torchvision", "timm", "sklearn", "scipy", "matplotlib"}
-LIGHT_FILES = ("epg/cli.py", "epg/stages/", "epg/config/", "epg/store/")
+LIGHT_FILES = ("epg/cli.py", "epg/runs/", "epg/stages/", "epg/config/", "epg/store/")
 
 
 @dataclass(frozen=True)

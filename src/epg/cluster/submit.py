@@ -108,7 +108,7 @@ def _settle_run_name(
     pipeline: CompiledPipeline, arguments: dict[str, Any], option: str | None
 ) -> None:
     if "run_name" in pipeline.parameters:
-        from epg.stages.run import check_run_name
+        from epg.runs.run import check_run_name
 
         if option is not None:
             arguments["run_name"] = option

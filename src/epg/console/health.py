@@ -28,7 +28,7 @@ def health(*, load: bool) -> int:
 
 def _checks(load: bool) -> Iterator[tuple[bool, str, str]]:
     from epg.config.loading import available_recipes, load_recipe
-    from epg.stages.versions import versions
+    from epg.runs.versions import versions
 
     found = versions()
     commit = found.get("git_commit", "unknown commit")

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from epg.console.board import OBJECTIVES, STAGES, stages_after, stages_of
 from epg.errors import UserError
-from epg.stages.run import Run, check_run_name, check_unchanged, record_key
+from epg.runs.record import record_key
+from epg.runs.run import Run, check_run_name
+from epg.stages.settings import check_unchanged
 
 if TYPE_CHECKING:
     from epg.store.lock import RunLock

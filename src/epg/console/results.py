@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from epg.console.board import OBJECTIVES, Board
 from epg.errors import UserError
-from epg.stages.run import Run, StageRecord, fetch_output, load_record
+from epg.runs.record import StageRecord, fetch_output, load_record
+from epg.runs.run import Run
 
 if TYPE_CHECKING:
     from rich.table import Table

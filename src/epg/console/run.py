@@ -28,7 +28,7 @@ from epg.console.preflight import (
 from epg.console.process import GRACE_SECONDS, HostProcess, Interrupted, signals_as_interrupts
 from epg.console.views import clock, open_view
 from epg.errors import UserError
-from epg.stages.guard import LAUNCHER_VARIABLE, launcher_name
+from epg.runs.guard import LAUNCHER_VARIABLE, launcher_name
 
 if TYPE_CHECKING:
     from epg.store.lock import RunLock

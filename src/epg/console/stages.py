@@ -20,7 +20,8 @@ from epg.console.options import (
 )
 
 if TYPE_CHECKING:
-    from epg.stages.run import Run, StageRecord
+    from epg.runs.record import StageRecord
+    from epg.runs.run import Run
 
 
 def add_stage_commands(app: typer.Typer) -> None:
@@ -105,7 +106,7 @@ def check_objective(objective: str) -> None:
 def open_run(recipe: str, settings: list[str] | None, store: str, run_name: str | None) -> Run:
     """Open the run that a stage command names."""
     from epg.config.loading import load_recipe, parse_overrides
-    from epg.stages.run import Run
+    from epg.runs.run import Run
 
     overrides = parse_overrides(settings or [])
     name = run_name if run_name is not None else load_recipe(recipe, overrides).name

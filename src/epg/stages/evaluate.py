@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from epg.data.manifest import Manifest
+from epg.runs.entry import open_run, stage_entry
+from epg.runs.perform import perform
+from epg.runs.record import Outputs, StageRecord, fetch_output, file_sha256, require_record
+from epg.runs.run import Run
 from epg.stages.count_gflops import costs
-from epg.stages.entry import open_run, stage_entry
 from epg.stages.finetune import check_objective
 from epg.stages.inputs import stored_generator, stored_manifest
 from epg.stages.reference_statistics import (
@@ -25,15 +28,6 @@ from epg.stages.reference_statistics import (
     load_network,
 )
 from epg.stages.reference_statistics import STAGE as REFERENCE
-from epg.stages.run import (
-    Outputs,
-    Run,
-    StageRecord,
-    fetch_output,
-    file_sha256,
-    perform,
-    require_record,
-)
 from epg.stages.settings import evaluation_config
 from epg.telemetry.progress import StageReporter
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from epg.data.manifest import Manifest
 from epg.errors import UserError
-from epg.stages.entry import open_run, stage_entry
+from epg.runs.entry import open_run, stage_entry
+from epg.runs.perform import perform
+from epg.runs.record import Outputs, StageRecord, fetch_output, file_sha256
+from epg.runs.run import Run
 from epg.stages.inputs import stored_encoder, stored_manifest
 from epg.stages.pretrain import ENCODER_FILE, PROJECTOR_FILE
-from epg.stages.run import Outputs, Run, StageRecord, fetch_output, file_sha256, perform
 from epg.stages.settings import training_config
 from epg.stages.training import drop_checkpoints, train_stage
 from epg.telemetry.progress import StageReporter

@@ -9,9 +9,11 @@ from typing import Any
 
 from epg.config.recipe import Recipe
 from epg.errors import UserError
-from epg.stages.entry import open_run, stage_entry
+from epg.runs.entry import open_run, stage_entry
+from epg.runs.perform import perform
+from epg.runs.record import Outputs, StageRecord, require_record
+from epg.runs.run import Run
 from epg.stages.finetune import check_objective
-from epg.stages.run import Outputs, Run, StageRecord, perform, require_record
 from epg.telemetry.progress import StageReporter
 
 #: Metrics of `evaluate`, with what a recipe must have for them.

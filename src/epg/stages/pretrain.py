@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from epg.data.manifest import Manifest
-from epg.stages.entry import open_run, stage_entry
+from epg.runs.entry import open_run, stage_entry
+from epg.runs.perform import perform
+from epg.runs.record import Outputs, StageRecord, fetch_output
+from epg.runs.run import Run
 from epg.stages.inputs import stored_manifest
-from epg.stages.run import Outputs, Run, StageRecord, fetch_output, perform
 from epg.stages.settings import training_config
 from epg.stages.training import drop_checkpoints, train_stage
 from epg.telemetry.progress import StageReporter

@@ -13,9 +13,11 @@ import numpy as np
 
 from epg.data.manifest import Manifest
 from epg.errors import UserError
-from epg.stages.entry import open_run, stage_entry
+from epg.runs.entry import open_run, stage_entry
+from epg.runs.perform import perform
+from epg.runs.record import Outputs, StageRecord, fetch_output
+from epg.runs.run import Run
 from epg.stages.inputs import stored_manifest
-from epg.stages.run import Outputs, Run, StageRecord, fetch_output, perform
 from epg.stages.settings import reference_config
 from epg.telemetry.progress import StageReporter
 

@@ -10,19 +10,19 @@ from epg.config.loading import dump_recipe
 from epg.config.recipe import Recipe
 from epg.data.manifest import Manifest
 from epg.errors import UserError
-from epg.stages.entry import open_run, stage_entry
-from epg.stages.inputs import stored_generator, stored_manifest
-from epg.stages.run import (
+from epg.runs.entry import open_run, stage_entry
+from epg.runs.perform import perform
+from epg.runs.record import (
     Outputs,
-    Run,
     StageRecord,
     fetch_output,
     file_sha256,
     load_record,
-    perform,
     require_record,
-    versions,
 )
+from epg.runs.run import Run
+from epg.runs.versions import versions
+from epg.stages.inputs import stored_generator, stored_manifest
 from epg.telemetry.progress import StageReporter
 
 

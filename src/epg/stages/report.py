@@ -19,16 +19,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from epg.config.loading import available_recipes, dump_recipe, load_recipe
 from epg.errors import UserError
-from epg.stages.entry import open_run, stage_entry
-from epg.stages.run import (
-    RECIPE_KEY,
-    Outputs,
-    Run,
-    StageRecord,
-    fetch_output,
-    load_record,
-    perform,
-)
+from epg.runs.entry import open_run, stage_entry
+from epg.runs.perform import perform
+from epg.runs.record import Outputs, StageRecord, fetch_output, load_record
+from epg.runs.run import RECIPE_KEY, Run
 from epg.telemetry.progress import EVENTS_VARIABLE, StageReporter
 
 if TYPE_CHECKING:

@@ -5,6 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from epg.config.recipe import Recipe
+from epg.runs.perform import changed_error
+from epg.runs.record import load_record
+from epg.runs.run import Run
+
+#: Stages that take long and are never thrown away because a setting changed.
+TRAINING_STAGES = ("pretrain", "finetune-denoising", "finetune-consistency")
 
 #: Settings that change how training is watched and saved, not what it computes.
 _BOOKKEEPING = {"checkpoint_every_seconds"}
@@ -54,3 +60,12 @@ def evaluation_config(recipe: Recipe, objective: str) -> dict[str, Any]:
 def reference_config(recipe: Recipe) -> dict[str, Any]:
     """Settings of the reference statistics and their feature network."""
     return _sections(recipe, "seed", "data", "evaluate")
+
+
+def check_unchanged(run: Run) -> None:
+    """Refuse at once, before anything long, what a training stage would refuse later."""
+    for stage in TRAINING_STAGES:
+        record = load_record(run, stage)
+        config = training_config(run.recipe, stage)
+        if record is not None and record.config != config:
+            raise changed_error(run, stage, record.config, config)

@@ -13,18 +13,17 @@ from typing import Any
 
 from epg.data.manifest import Manifest
 from epg.errors import UserError
-from epg.stages.entry import open_run, stage_entry
-from epg.stages.run import (
+from epg.runs.entry import open_run, stage_entry
+from epg.runs.perform import changed_error, perform
+from epg.runs.record import (
     Outputs,
-    Run,
     StageRecord,
-    changed_error,
     fetch_output,
     load_record,
     outputs_exist,
-    perform,
     record_key,
 )
+from epg.runs.run import Run
 from epg.stages.settings import shard_config
 from epg.telemetry.progress import StageReporter
 

@@ -12,7 +12,8 @@ import pytest
 from epg.data.manifest import Manifest
 from epg.data.reader import ShardReader
 from epg.errors import UserError
-from epg.stages.run import Run, load_record
+from epg.runs.record import load_record
+from epg.runs.run import Run
 from epg.stages.shard import shard, shard_component
 
 
@@ -36,7 +37,7 @@ def test_shards_are_written_once(tmp_path, capsys):
 def test_finished_stage_loads_nothing_heavy(tmp_path):
     shard(open_run(tmp_path))
     code = (
-        "import sys; from epg.stages.run import Run; from epg.stages.shard import shard; "
+        "import sys; from epg.runs.run import Run; from epg.stages.shard import shard; "
         f"shard(Run.open('digits', {{}}, {str(tmp_path)!r}, 'one')); "
         "print([m for m in ('torch', 'sklearn', 'scipy', 'PIL.Image') if m in sys.modules])"
     )

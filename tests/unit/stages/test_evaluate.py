@@ -17,6 +17,8 @@ from epg.errors import UserError
 from epg.evaluation.inception_weights import WEIGHTS_URL
 from epg.model.files import save_weights
 from epg.model.generator import Generator
+from epg.runs.record import StageRecord, fetch_output
+from epg.runs.run import Run
 from epg.stages.evaluate import balanced_labels, evaluate, evaluate_component
 from epg.stages.gate import KNOWN_METRICS
 from epg.stages.inputs import stored_manifest
@@ -24,7 +26,6 @@ from epg.stages.reference_statistics import (
     reference_statistics,
     reference_statistics_component,
 )
-from epg.stages.run import Run, StageRecord, fetch_output
 from epg.stages.shard import shard
 
 SMALL = {

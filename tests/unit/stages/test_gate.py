@@ -9,8 +9,9 @@ import pytest
 
 from epg.config.loading import load_recipe
 from epg.errors import UserError
+from epg.runs.record import StageRecord
+from epg.runs.run import Run
 from epg.stages.gate import KNOWN_METRICS, check_bounds, gate, gate_component, judge
-from epg.stages.run import Run, StageRecord
 
 METRICS = {"svc_agreement": 0.9512345678, "recall": 0.4, "frechet_distance": 1.5, "nfe": 75}
 

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 from epg.errors import UserError
-from epg.stages.entry import open_run
-from epg.stages.run import TRAINING_STAGES, perform
-from epg.stages.settings import training_config
+from epg.runs.entry import open_run
+from epg.runs.perform import perform
+from epg.stages.settings import TRAINING_STAGES, training_config
 
 
 def setting(name: str, stage: str) -> str | None:

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from epg.stages import guard
+from epg.runs import guard
 
 
 def test_this_process_is_alive():
@@ -35,7 +35,7 @@ def test_a_zombie_is_gone():
 
 WATCHED = """
 import os, time
-from epg.stages.guard import watch_parent
+from epg.runs.guard import watch_parent
 watch_parent()
 print("watching", flush=True)
 time.sleep(60)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from epg.errors import UserError
-from epg.stages.run import Run
+from epg.runs.run import Run
 from epg.telemetry.progress import StageReporter
 
 P = ParamSpec("P")
@@ -35,7 +35,7 @@ def stage_entry(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def entered(*args: P.args, **kwargs: P.kwargs) -> R:
-        from epg.stages.guard import watch_parent
+        from epg.runs.guard import watch_parent
 
         watch_parent()
         given = inspect.signature(function).bind(*args, **kwargs).arguments

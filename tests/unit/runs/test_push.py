@@ -8,8 +8,10 @@ from datetime import datetime
 
 import pytest
 
-from epg.stages import run as stages
-from epg.stages.run import Run, load_record, perform
+from epg.runs import perform as performing
+from epg.runs.perform import perform
+from epg.runs.record import load_record
+from epg.runs.run import Run
 
 NOTHING: dict = {"config": {}, "inputs": {}}
 
@@ -30,7 +32,7 @@ def test_once_when_the_record_is_stored_and_not_when_it_is_reused(run, monkeypat
         assert load_record(run, "pretrain") is not None
         pushed.append(outcome)
 
-    monkeypatch.setattr(stages, "push_outcome", push)
+    monkeypatch.setattr(performing, "push_outcome", push)
     record = perform(run, "pretrain", work=work, **NOTHING)
     assert perform(run, "pretrain", work=work, **NOTHING) == record
     (outcome,) = pushed
@@ -42,7 +44,7 @@ def test_once_when_the_record_is_stored_and_not_when_it_is_reused(run, monkeypat
 
 
 def test_not_when_it_failed(run, monkeypatch):
-    monkeypatch.setattr(stages, "push_outcome", lambda *_, **__: pytest.fail("pushed"))
+    monkeypatch.setattr(performing, "push_outcome", lambda *_, **__: pytest.fail("pushed"))
 
     def fail(reporter, outputs):
         raise OSError("broken")

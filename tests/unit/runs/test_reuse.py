@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from epg.errors import UserError
-from epg.stages.run import Run, perform
+from epg.runs.perform import perform
+from epg.runs.run import Run
 
 NOTHING: dict = {"config": {}, "inputs": {}}
 
