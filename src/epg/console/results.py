@@ -6,10 +6,11 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from epg.console.board import OBJECTIVES, Board
+from epg.console.board import Board
 from epg.errors import UserError
 from epg.runs.record import StageRecord, fetch_output, load_record
 from epg.runs.run import Run
+from epg.stages.catalog import OBJECTIVES
 
 if TYPE_CHECKING:
     from rich.table import Table

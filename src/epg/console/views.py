@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
-from epg.console.board import STAGES, Board, StageState
+from epg.console.board import Board, StageState
+from epg.stages.catalog import STAGES
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -23,6 +23,7 @@ from epg.runs.record import (
     record_key,
 )
 from epg.runs.run import Run, save_recipe
+from epg.runs.stage import Stage
 from epg.runs.versions import versions
 from epg.telemetry.outcomes import Outcome, push_outcome
 from epg.telemetry.progress import StageReporter
@@ -30,7 +31,7 @@ from epg.telemetry.progress import StageReporter
 
 def perform(
     run: Run,
-    stage: str,
+    stage: Stage,
     *,
     config: dict[str, Any],
     inputs: dict[str, str],
@@ -42,7 +43,7 @@ def perform(
 
     Args:
         run: the run.
-        stage: name of the stage, such as `finetune-denoising`.
+        stage: which one, of `epg.stages.catalog`.
         config: the parts of the recipe that the result depends on (JSON).
         inputs: name -> SHA-256 of what is read.
         work: does it, with a reporter and the outputs.
@@ -50,33 +51,34 @@ def perform(
             with other settings (training stages: their work is worth hours).
         always: never reuse.
     """
-    reporter = StageReporter(stage)
-    digest = fingerprint(stage, config, inputs)
-    record = load_record(run, stage)
+    name = stage.name
+    reporter = StageReporter(name)
+    digest = fingerprint(name, config, inputs)
+    record = load_record(run, name)
     if record is not None and not always:
         if record.fingerprint == digest and outputs_exist(run, record):
             reporter.reused(record.finished)
             return record
         if refuse_changed and record.config != config:
-            raise changed_error(run, stage, record.config, config)
+            raise changed_error(run, name, record.config, config)
     if refuse_changed and os.environ.get("EPG_REUSE_ONLY") == "1":
         raise UserError(
-            f"stage {stage!r} of run {run.name!r} has no result for this recipe in "
+            f"stage {name!r} of run {run.name!r} has no result for this recipe in "
             f"{run.store_uri}, and only results are wanted here (pipelines/epg_evaluate.yaml): "
             "train it first by pipelines/epg_full.yaml"
         )
     save_recipe(run)
     reporter.started()
     started = datetime.now(UTC)
-    scratch = Path(tempfile.mkdtemp(prefix=f"epg-{stage}-", dir=os.environ.get("EPG_SCRATCH")))
+    scratch = Path(tempfile.mkdtemp(prefix=f"epg-{name}-", dir=os.environ.get("EPG_SCRATCH")))
     try:
-        outputs = Outputs(stage, run.store, scratch)
+        outputs = Outputs(name, run.store, scratch)
         work(reporter, outputs)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     finished = datetime.now(UTC)
     record = StageRecord(
-        stage=stage,
+        stage=name,
         fingerprint=digest,
         config=config,
         inputs=inputs,
@@ -88,11 +90,11 @@ def perform(
         duration_seconds=round((finished - started).total_seconds(), 3),
         versions=versions(),
     )
-    run.store.put_bytes(record_key(stage), json.dumps(asdict(record), indent=1).encode())
-    run.store.delete(f"failures/{stage}.json")
+    run.store.put_bytes(record_key(name), json.dumps(asdict(record), indent=1).encode())
+    run.store.delete(f"failures/{name}.json")
     seconds = record.duration_seconds
     push_outcome(
-        Outcome(stage, run.recipe.name, run.name, record.metrics, seconds, finished.timestamp()),
+        Outcome(name, run.recipe.name, run.name, record.metrics, seconds, finished.timestamp()),
         warn=reporter.warning,
     )
     reporter.finished({k: v for k, v in outputs.metrics.items() if isinstance(v, int | float)})

@@ -9,9 +9,10 @@ from epg.runs.entry import open_run, stage_entry
 from epg.runs.perform import perform
 from epg.runs.record import Outputs, StageRecord
 from epg.runs.run import Run
+from epg.stages.catalog import STAGES
 from epg.telemetry.progress import StageReporter
 
-STAGE = "count-gflops"
+STAGE = STAGES["count-gflops"]
 
 
 def costs(recipe: Recipe) -> dict[str, float | int]:

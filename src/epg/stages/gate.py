@@ -13,7 +13,7 @@ from epg.runs.entry import open_run, stage_entry
 from epg.runs.perform import perform
 from epg.runs.record import Outputs, StageRecord, require_record
 from epg.runs.run import Run
-from epg.stages.finetune import check_objective
+from epg.stages.catalog import OBJECTIVES, find_stage
 from epg.telemetry.progress import StageReporter
 
 #: Metrics of `evaluate`, with what a recipe must have for them.
@@ -40,7 +40,7 @@ Bounds = Mapping[str, Mapping[Any, float]]
 
 def check_bounds(recipe: Recipe) -> None:
     """Refuse bounds on metrics that do not exist, or none at all. Raises `UserError`."""
-    for objective in ("denoising", "consistency"):
+    for objective in OBJECTIVES:
         for name, bounds in getattr(recipe.gate, objective).items():
             key = f"gate.{objective}.{name}"
             if name not in KNOWN_METRICS:
@@ -99,7 +99,7 @@ def gate(run: Run, objective: str) -> StageRecord:
 
     The record's metrics are `verdict` (`pass` or `fail`) and `reason`.
     """
-    check_objective(objective)
+    stage = find_stage("gate", objective)
     check_bounds(run.recipe)
     evaluation = require_record(run, f"evaluate-{objective}")
     bounds = getattr(run.recipe.gate, objective)
@@ -112,7 +112,7 @@ def gate(run: Run, objective: str) -> StageRecord:
 
     return perform(
         run,
-        f"gate-{objective}",
+        stage,
         config={"gate": bounds},
         inputs={"metrics": evaluation.outputs["metrics"]["sha256"]},
         work=work,

@@ -8,9 +8,7 @@ from epg.config.recipe import Recipe
 from epg.runs.perform import changed_error
 from epg.runs.record import load_record
 from epg.runs.run import Run
-
-#: Stages that take long and are never thrown away because a setting changed.
-TRAINING_STAGES = ("pretrain", "finetune-denoising", "finetune-consistency")
+from epg.stages.catalog import stages_of_kind
 
 #: Settings that change how training is watched and saved, not what it computes.
 _BOOKKEEPING = {"checkpoint_every_seconds"}
@@ -64,8 +62,8 @@ def reference_config(recipe: Recipe) -> dict[str, Any]:
 
 def check_unchanged(run: Run) -> None:
     """Refuse at once, before anything long, what a training stage would refuse later."""
-    for stage in TRAINING_STAGES:
-        record = load_record(run, stage)
-        config = training_config(run.recipe, stage)
+    for stage in stages_of_kind("training"):
+        record = load_record(run, stage.name)
+        config = training_config(run.recipe, stage.name)
         if record is not None and record.config != config:
-            raise changed_error(run, stage, record.config, config)
+            raise changed_error(run, stage.name, record.config, config)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from epg.cluster.following import News
-from epg.cluster.pods import Progress, connect, progress_of
-from epg.cluster.status import Situation, Task
+from epg.cluster.runs.following import News
+from epg.cluster.runs.pods import Progress, connect, progress_of
+from epg.cluster.runs.status import Situation, Task
 from tests.toys.cluster_api import cluster_api, pod
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 
 import pytest
 
+from epg.stages.catalog import STAGES
 from epg.runs import perform as performing
 from epg.runs.perform import perform
 from epg.runs.record import load_record
@@ -33,8 +34,8 @@ def test_once_when_the_record_is_stored_and_not_when_it_is_reused(run, monkeypat
         pushed.append(outcome)
 
     monkeypatch.setattr(performing, "push_outcome", push)
-    record = perform(run, "pretrain", work=work, **NOTHING)
-    assert perform(run, "pretrain", work=work, **NOTHING) == record
+    record = perform(run, STAGES["pretrain"], work=work, **NOTHING)
+    assert perform(run, STAGES["pretrain"], work=work, **NOTHING) == record
     (outcome,) = pushed
     assert (outcome.step, outcome.recipe, outcome.run) == ("pretrain", "smoke", "mine")
     assert outcome.metrics == {"loss": 1.5, "step": 4}
@@ -50,14 +51,14 @@ def test_not_when_it_failed(run, monkeypatch):
         raise OSError("broken")
 
     with pytest.raises(OSError, match="broken"):
-        perform(run, "pretrain", work=fail, **NOTHING)
+        perform(run, STAGES["pretrain"], work=fail, **NOTHING)
 
 
 def test_a_pushgateway_that_is_down_costs_one_warning(run, monkeypatch, tmp_path):
     monkeypatch.setenv("EPG_PUSHGATEWAY", "http://127.0.0.1:1")
     monkeypatch.setenv("EPG_EVENTS", str(tmp_path / "events"))
     begun = time.monotonic()
-    record = perform(run, "pretrain", work=work, **NOTHING)
+    record = perform(run, STAGES["pretrain"], work=work, **NOTHING)
     assert time.monotonic() - begun < 8
     assert load_record(run, "pretrain") == record
     events = [json.loads(line) for line in (tmp_path / "events").read_text().splitlines()]

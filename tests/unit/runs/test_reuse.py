@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from epg.stages.catalog import STAGES
 from epg.errors import UserError
 from epg.runs.perform import perform
 from epg.runs.run import Run
@@ -25,16 +26,16 @@ def test_a_training_stage_without_a_result_is_refused_before_anything_is_written
 ):
     monkeypatch.setenv("EPG_REUSE_ONLY", "1")
     with pytest.raises(UserError, match=r"'pretrain' of run 'a' has no result.*epg_full\.yaml"):
-        perform(run, "pretrain", work=refuse, refuse_changed=True, **NOTHING)
+        perform(run, STAGES["pretrain"], work=refuse, refuse_changed=True, **NOTHING)
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
 def test_a_result_that_is_there_is_reused(run, monkeypatch):
-    record = perform(run, "pretrain", work=lambda *_: None, refuse_changed=True, **NOTHING)
+    record = perform(run, STAGES["pretrain"], work=lambda *_: None, refuse_changed=True, **NOTHING)
     monkeypatch.setenv("EPG_REUSE_ONLY", "1")
-    assert perform(run, "pretrain", work=refuse, refuse_changed=True, **NOTHING) == record
+    assert perform(run, STAGES["pretrain"], work=refuse, refuse_changed=True, **NOTHING) == record
 
 
 def test_other_stages_do_their_work(run, monkeypatch):
     monkeypatch.setenv("EPG_REUSE_ONLY", "1")
-    assert perform(run, "evaluate-denoising", work=lambda *_: None, **NOTHING).stage
+    assert perform(run, STAGES["evaluate-denoising"], work=lambda *_: None, **NOTHING).stage

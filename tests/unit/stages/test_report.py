@@ -16,6 +16,7 @@ from epg.evaluation.grid import class_grid
 from epg.runs.perform import perform
 from epg.runs.record import Outputs, load_record
 from epg.runs.run import Run
+from epg.stages.catalog import STAGES
 from epg.stages.report import final_status, recipe_settings, report, report_component, reused_stages
 from epg.stages.shard import shard
 from epg.telemetry.progress import StageReporter
@@ -33,7 +34,7 @@ def done(run: Run, stage: str, fill: Callable[[Outputs], None]) -> None:
     def work(reporter: StageReporter, outputs: Outputs) -> None:
         fill(outputs)
 
-    perform(run, stage, config={}, inputs={}, work=work)
+    perform(run, STAGES[stage], config={}, inputs={}, work=work)
 
 
 def fill_evaluation(outputs: Outputs) -> None:

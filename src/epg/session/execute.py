@@ -1,4 +1,4 @@
-"""`epg run`: checks, starts the compiled pipeline, shows it, and says how it ended."""
+"""One `epg run`: checks, starts the compiled pipeline, shows it, and says how it ended."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING
 
 from epg.console import results
 from epg.console.board import Board, EventTail
-from epg.console.preflight import (
+from epg.console.views import clock, open_view
+from epg.errors import UserError
+from epg.runs.guard import LAUNCHER_VARIABLE, launcher_name
+from epg.session.preflight import (
     EVENTS,
     KFP,
     LOG,
-    Plan,
-    Request,
+    RunPlan,
+    RunRequest,
     begin_again,
     check_settings,
     make_plan,
@@ -25,10 +28,7 @@ from epg.console.preflight import (
     probe,
     run_lock,
 )
-from epg.console.process import GRACE_SECONDS, HostProcess, Interrupted, signals_as_interrupts
-from epg.console.views import clock, open_view
-from epg.errors import UserError
-from epg.runs.guard import LAUNCHER_VARIABLE, launcher_name
+from epg.session.process import GRACE_SECONDS, HostProcess, Interrupted, signals_as_interrupts
 
 if TYPE_CHECKING:
     from epg.store.lock import RunLock
@@ -37,7 +37,7 @@ _POLL_SECONDS = 0.1
 USER_ERROR, CRASH = 2, 1
 
 
-def run(request: Request) -> int:
+def execute(request: RunRequest) -> int:
     """Run a recipe from end to end; return the exit code of the command.
 
     0: all stages ended well (a model that its gate refused included). 1: a stage met a bug.
@@ -57,7 +57,7 @@ def run(request: Request) -> int:
             return 128 + interrupt.number
 
 
-def _run_locked(plan: Plan, request: Request, begun: float, lock: RunLock) -> int:
+def _run_locked(plan: RunPlan, request: RunRequest, begun: float, lock: RunLock) -> int:
     probe(plan.run)
     prepare_folder(plan.folder)
     if request.begin_at is not None:
@@ -99,7 +99,7 @@ def _run_locked(plan: Plan, request: Request, begun: float, lock: RunLock) -> in
     return 0
 
 
-def _stop(host: HostProcess | None, interrupt: Interrupted, plan: Plan) -> int:
+def _stop(host: HostProcess | None, interrupt: Interrupted, plan: RunPlan) -> int:
     name = signal.Signals(interrupt.number).name
     _say(f"\n{name}: stopping; a training stage writes a checkpoint first ({GRACE_SECONDS:.0f} s)")
     try:
@@ -111,7 +111,7 @@ def _stop(host: HostProcess | None, interrupt: Interrupted, plan: Plan) -> int:
     return 128 + interrupt.number
 
 
-def _failed(plan: Plan, board: Board, log: Path, position: int) -> int:
+def _failed(plan: RunPlan, board: Board, log: Path, position: int) -> int:
     for line in results.failure_lines(board, log, position):
         sys.stderr.write(f"epg: error: {line}\n")
     page = results.report_path(plan.run, plan.folder)
@@ -122,7 +122,7 @@ def _failed(plan: Plan, board: Board, log: Path, position: int) -> int:
     return USER_ERROR if any(state.text for state in board.failed) else CRASH
 
 
-def _succeeded(plan: Plan, seconds: float) -> None:
+def _succeeded(plan: RunPlan, seconds: float) -> None:
     from rich.console import Console
 
     table = results.results_table(plan.run, plan.stages)
@@ -142,7 +142,7 @@ def _succeeded(plan: Plan, seconds: float) -> None:
         _say(f"try next: {command}")
 
 
-def _write_spec(plan: Plan) -> Path:
+def _write_spec(plan: RunPlan) -> Path:
     from epg.cluster.local import LocalSpec, compiled_pipeline
 
     folder = plan.folder / KFP
@@ -152,7 +152,7 @@ def _write_spec(plan: Plan) -> Path:
     return path
 
 
-def _environment(plan: Plan) -> dict[str, str]:
+def _environment(plan: RunPlan) -> dict[str, str]:
     temporary = str(plan.folder / KFP / "tmp")
     return {
         **os.environ,

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-_OBJECTIVES = ("denoising", "consistency")
+from epg.runs.stage import Kind
+from epg.stages.catalog import kind_of
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,9 @@ class Step:
     pod: dict[str, Any]
 
     @property
-    def stage(self) -> str:
-        """Name of the stage without its objective."""
-        for objective in _OBJECTIVES:
-            if self.name.endswith(f"-{objective}"):
-                return self.name.removesuffix(f"-{objective}")
-        return self.name
+    def kind(self) -> Kind:
+        """How the catalog says that it runs."""
+        return kind_of(self.name)
 
     @property
     def variables(self) -> dict[str, str]:
@@ -42,7 +40,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Compiled:
+class PipelineDocument:
     """A compiled pipeline: its text, the pipeline's document and the platform's."""
 
     text: str
@@ -50,7 +48,7 @@ class Compiled:
     platform: dict[str, Any]
 
     @classmethod
-    def parse(cls, text: str) -> Compiled:
+    def parse(cls, text: str) -> PipelineDocument:
         """Read what `epg compile` wrote."""
         documents = [document for document in yaml.safe_load_all(text) if document]
         return cls(text, documents[0], documents[1] if len(documents) > 1 else {})

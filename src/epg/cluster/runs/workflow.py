@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from epg.cluster.pods import Trouble, call, step_of
+from epg.cluster.runs.pods import Trouble, call, step_of
 
 _AWAY = re.compile(r"\(exit code 143\)|pod deleted")
 

@@ -6,14 +6,12 @@ import json
 import re
 from collections.abc import Iterator
 
-from epg.cluster.compiled import Compiled
+from epg.cluster.compile.document import PipelineDocument
+from epg.runs.stage import Kind
 
-#: Stages whose results Kubeflow may reuse; all others run every time.
-CACHED = ("shard", "count-gflops", "reference-statistics", "evaluate")
-#: Stages that take hours or days, are watched, and go on where they stopped.
-TRAINING = ("pretrain", "finetune")
-#: Stages without torch: decisions and effects, never tried again.
-DECIDING = ("gate", "register", "report")
+#: Kinds of stages whose results Kubeflow may reuse; training resumes by itself, and decisions and
+#: effects are never replayed.
+CACHED: tuple[Kind, ...] = ("preparing", "computing", "judging")
 MAX_BODY = 4_000  # characters of a component's source
 MAX_SPEC = 200_000  # characters of a file; the server refuses about 1.5 MiB of workflow
 _SCRAPE = ("prometheus.io/scrape", "prometheus.io/port", "prometheus.io/path")
@@ -34,7 +32,7 @@ _SETTINGS = {
 }
 
 
-def placeholders(pipeline: Compiled) -> Iterator[str]:
+def placeholders(pipeline: PipelineDocument) -> Iterator[str]:
     """A pod's placeholders are inputs of its step, and none is of a kind that local runs lack."""
     for step in pipeline.steps():
         text = json.dumps(step.container)
@@ -54,7 +52,7 @@ def placeholders(pipeline: Compiled) -> Iterator[str]:
             yield f"placeholder {name}: local runs do not have it"
 
 
-def light_components(pipeline: Compiled) -> Iterator[str]:
+def light_components(pipeline: PipelineDocument) -> Iterator[str]:
     """Only lightweight Python components, without pip, short; the whole file is short."""
     if len(pipeline.text) > MAX_SPEC:
         yield f"{len(pipeline.text)} characters, more than {MAX_SPEC}"
@@ -69,7 +67,7 @@ def light_components(pipeline: Compiled) -> Iterator[str]:
             yield f"{step.name}: its source has {len(command[3])} characters, over {MAX_BODY}"
 
 
-def images(pipeline: Compiled) -> Iterator[str]:
+def images(pipeline: PipelineDocument) -> Iterator[str]:
     """Each step's image is a parameter, whose default has a digest or a tag, never `latest`."""
     for step in pipeline.steps():
         image = step.container.get("image", "")
@@ -87,7 +85,7 @@ def images(pipeline: Compiled) -> Iterator[str]:
             yield f"{step.name}: no image pull policy, or one that pulls again every time"
 
 
-def resources(pipeline: Compiled) -> Iterator[str]:
+def resources(pipeline: PipelineDocument) -> Iterator[str]:
     """Each step has a time limit and memory; on an accelerator type, count, `/dev/shm`, retry."""
     for step in pipeline.steps():
         sizes = step.container.get("resources", {})
@@ -98,14 +96,14 @@ def resources(pipeline: Compiled) -> Iterator[str]:
         accelerator = sizes.get("accelerator", {})
         if bool(accelerator.get("resourceType")) != bool(accelerator.get("resourceCount")):
             yield f"{step.name}: an accelerator's type without its count, or the reverse"
-        if step.stage in DECIDING:
+        if step.kind == "deciding":
             continue
         mounts = {mount["mountPath"]: mount for mount in step.pod.get("emptyDirMounts", [])}
         if mounts.get("/dev/shm", {}).get("medium") != "Memory":  # noqa: S108 - a mount
             yield f"{step.name}: computes without a memory volume at /dev/shm"
 
 
-def store_access(pipeline: Compiled) -> Iterator[str]:
+def store_access(pipeline: PipelineDocument) -> Iterator[str]:
     """Each step gets the store's keys from the Secret that a parameter names, optional."""
     for step in pipeline.steps():
         secrets = step.pod.get("secretAsEnv", [])
@@ -121,7 +119,7 @@ def store_access(pipeline: Compiled) -> Iterator[str]:
             yield f"{step.name}: no address of the store from an optional ConfigMap"
 
 
-def placement(pipeline: Compiled) -> Iterator[str]:
+def placement(pipeline: PipelineDocument) -> Iterator[str]:
     """Each step's node selector and tolerations are parameters."""
     for step in pipeline.steps():
         selector = step.pod.get("nodeSelector", {}).get("nodeSelectorJson", {})
@@ -132,24 +130,25 @@ def placement(pipeline: Compiled) -> Iterator[str]:
             yield f"{step.name}: its tolerations are not a parameter"
 
 
-def caching(pipeline: Compiled) -> Iterator[str]:
+def caching(pipeline: PipelineDocument) -> Iterator[str]:
     """Each step states its caching, by the table: what is deterministic is reused."""
     for step in pipeline.steps():
         options = step.task.get("cachingOptions")
         if options is None:
             yield f"{step.name}: does not state its caching"
-        elif options.get("enableCache", False) != (step.stage in CACHED):
-            yield f"{step.name}: caching must be {'on' if step.stage in CACHED else 'off'}"
+        elif options.get("enableCache", False) != (step.kind in CACHED):
+            yield f"{step.name}: caching must be {'on' if step.kind in CACHED else 'off'}"
 
 
-def retries(pipeline: Compiled) -> Iterator[str]:
+def retries(pipeline: PipelineDocument) -> Iterator[str]:
     """Steps that go on where they stopped are tried again; decisions and effects are not."""
     for step in pipeline.steps():
-        if ("retryPolicy" in step.task) == (step.stage in DECIDING):
-            yield f"{step.name}: {'is' if step.stage in DECIDING else 'is not'} tried again"
+        if ("retryPolicy" in step.task) == (step.kind == "deciding"):
+            does = "is" if step.kind == "deciding" else "is not"
+            yield f"{step.name}: {does} tried again"
 
 
-def security(pipeline: Compiled) -> Iterator[str]:
+def security(pipeline: PipelineDocument) -> Iterator[str]:
     """Each pod runs as a numbered user without rights, with nothing that *restricted* refuses."""
     for step in pipeline.steps():
         context = step.pod.get("securityContext", {})
@@ -162,7 +161,7 @@ def security(pipeline: Compiled) -> Iterator[str]:
                 yield f"{step.name}: the pod's setting {setting!r} is not known to be allowed"
 
 
-def telling(pipeline: Compiled) -> Iterator[str]:
+def telling(pipeline: PipelineDocument) -> Iterator[str]:
     """Each pod is labelled with its stage and can push; a training step can be scraped."""
     for step in pipeline.steps():
         metadata = step.pod.get("podMetadata", {})
@@ -170,7 +169,7 @@ def telling(pipeline: Compiled) -> Iterator[str]:
             yield f"{step.name}: no label epg/stage with its name"
         if "EPG_PUSHGATEWAY" not in step.settings:
             yield f"{step.name}: no Pushgateway from an optional ConfigMap"
-        if step.stage not in TRAINING or "EPG_REUSE_ONLY" in step.variables:
+        if step.kind != "training" or "EPG_REUSE_ONLY" in step.variables:
             continue
         if not set(_SCRAPE) <= set(metadata.get("annotations", {})):
             yield f"{step.name}: trains without annotations for Prometheus"

@@ -6,15 +6,15 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from epg.cluster.checks.check import FAILED, Check
-from epg.cluster.checks.cluster import check_cluster
-from epg.cluster.checks.prometheus import check_prometheus
-from epg.cluster.checks.server import check_server
-from epg.cluster.checks.store import check_store
+from epg.cluster.doctor.check import FAILED, Check
+from epg.cluster.doctor.cluster import check_cluster
+from epg.cluster.doctor.prometheus import check_prometheus
+from epg.cluster.doctor.server import check_server
+from epg.cluster.doctor.store import check_store
 
 
 @dataclass(frozen=True)
-class Request:
+class DoctorRequest:
     """What `epg doctor` was asked to look at."""
 
     endpoint: str | None = None
@@ -26,7 +26,7 @@ class Request:
     prometheus: str | None = None
 
 
-def doctor(request: Request) -> int:
+def doctor(request: DoctorRequest) -> int:
     """Print a line per check as it is made; return 1 when one failed."""
     failed = 0
     for check in examine(request):
@@ -36,7 +36,7 @@ def doctor(request: Request) -> int:
     return 1 if failed else 0
 
 
-def examine(request: Request) -> Iterator[Check]:
+def examine(request: DoctorRequest) -> Iterator[Check]:
     """Make all checks."""
     yield from check_server(request.endpoint, request.token_file, request.namespace)
     yield from check_store(request.store)

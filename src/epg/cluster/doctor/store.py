@@ -12,7 +12,7 @@ from pathlib import Path
 
 import urllib3
 
-from epg.cluster.checks.check import FAILED, OK, SKIPPED, Check, tried
+from epg.cluster.doctor.check import FAILED, OK, SKIPPED, Check, tried
 from epg.errors import UserError
 from epg.store import ObjectExists, Store, open_store
 

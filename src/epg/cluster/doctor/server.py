@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from epg.cluster.checks.check import FAILED, OK, SKIPPED, Check, tried
-from epg.cluster.endpoint import has_endpoint
-from epg.cluster.kfp_api import KfpApi
+from epg.cluster.doctor.check import FAILED, OK, SKIPPED, Check, tried
+from epg.cluster.runs.endpoint import has_endpoint
+from epg.cluster.runs.kfp_api import KfpApi
 from epg.errors import UserError
 
 

@@ -21,7 +21,7 @@ from urllib.parse import quote, urlencode
 
 import urllib3
 
-from epg.cluster.endpoint import FORWARD, find_endpoint, find_token
+from epg.cluster.runs.endpoint import FORWARD, find_endpoint, find_token
 from epg.errors import UserError
 
 OLDEST_SERVER = (2, 15)  # what our platform settings (resources from parameters) ask for

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epg.console.board import OBJECTIVES, STAGES, stages_after, stages_of
 from epg.errors import UserError
 from epg.runs.record import record_key
 from epg.runs.run import Run, check_run_name
+from epg.stages.catalog import OBJECTIVES, STAGES, stages_after, stages_of
 from epg.stages.settings import check_unchanged
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ LOG, EVENTS, KFP = "run.log", "events.jsonl", "kfp"
 
 
 @dataclass(frozen=True)
-class Request:
+class RunRequest:
     """What `epg run` was asked for, as the command line read it."""
 
     recipe: str
@@ -40,7 +40,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """A request that was found sound.
 
     Attributes:
@@ -58,7 +58,7 @@ class Plan:
     stages: list[str]
 
 
-def make_plan(request: Request) -> Plan:
+def make_plan(request: RunRequest) -> RunPlan:
     """Check a request and open its run; nothing is written yet.
 
     Raises:
@@ -90,7 +90,7 @@ def make_plan(request: Request) -> Plan:
         **{objective: objective in request.objectives for objective in OBJECTIVES},
     }
     run = Run.open(text, arguments["overrides"], arguments["store"], name)
-    return Plan(
+    return RunPlan(
         run=run,
         folder=output / name,
         arguments=arguments,
@@ -175,7 +175,7 @@ def _absolute(store: str) -> str:
     return store if "://" in store else str(Path(store).expanduser().absolute())
 
 
-def _environment(request: Request, run: Run) -> dict[str, str]:
+def _environment(request: RunRequest, run: Run) -> dict[str, str]:
     found: dict[str, str] = {}
     if run.recipe.evaluate.features == "inception" or request.inception_weights:
         from epg.evaluation.inception_weights import (

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import yaml
 
-from epg.cluster.compiled import Compiled
+from epg.cluster.compile.document import PipelineDocument
 
 SCHEMAS = {"system.Artifact", "system.Dataset", "system.Model", "system.Metrics", "system.HTML"}
 #: Text that is a number on purpose: a server resolves nothing but text in a pod's resources.
@@ -19,7 +19,7 @@ _VARIABLE = r"inputs\.parameter_values\['pipelinechannel--([\w-]+)'\]"
 _CONDITION = re.compile(rf"{_VARIABLE} == ('[\w.-]*'|true|false|\d+)")
 
 
-def conditions(pipeline: Compiled) -> Iterator[str]:
+def conditions(pipeline: PipelineDocument) -> Iterator[str]:
     """Conditions compare a parameter or a single return value with a plain literal."""
     parameters = {name: p["parameterType"] for name, p in pipeline.parameters().items()}
     for _, key, task in pipeline.tasks():
@@ -35,7 +35,7 @@ def conditions(pipeline: Compiled) -> Iterator[str]:
             yield f"{key}: condition on {found[1]!r}, free text: a quote in it fails the run"
 
 
-def loops(pipeline: Compiled) -> Iterator[str]:
+def loops(pipeline: PipelineDocument) -> Iterator[str]:
     """Loops are short, take no named outputs, and none lies within another."""
     inner = {
         task["componentRef"]["name"]: key
@@ -55,7 +55,7 @@ def loops(pipeline: Compiled) -> Iterator[str]:
             yield f"{key}: {len(json.loads(raw))} iterations, more than {MAX_ITERATIONS}"
 
 
-def merged_artifacts(pipeline: Compiled) -> Iterator[str]:
+def merged_artifacts(pipeline: PipelineDocument) -> Iterator[str]:
     """No `OneOf` of artifacts: the local runner has none."""
     for group, part in pipeline.groups():
         for name, output in part["dag"].get("outputs", {}).get("artifacts", {}).items():
@@ -63,7 +63,7 @@ def merged_artifacts(pipeline: Compiled) -> Iterator[str]:
                 yield f"{group}: output {name!r} chooses among several artifacts"
 
 
-def group_inputs(pipeline: Compiled) -> Iterator[str]:
+def group_inputs(pipeline: PipelineDocument) -> Iterator[str]:
     """Each task takes a parameter, and its group has what it refers to."""
     for group, part in pipeline.groups():
         inputs = part.get("inputDefinitions", {})
@@ -82,7 +82,7 @@ def group_inputs(pipeline: Compiled) -> Iterator[str]:
                     yield f"{key}: the pod's setting {wanted!r} is no input of {group}"
 
 
-def artifacts(pipeline: Compiled) -> Iterator[str]:
+def artifacts(pipeline: PipelineDocument) -> Iterator[str]:
     """Only known artifact types, and no output of the pipeline from an exit handler."""
     if pipeline.spec["root"]["dag"].get("outputs"):
         yield "the pipeline has outputs: the local runner takes none from an exit handler"
@@ -91,7 +91,7 @@ def artifacts(pipeline: Compiled) -> Iterator[str]:
             yield f"artifact type {name!r} is unknown to the server"
 
 
-def parameters(pipeline: Compiled) -> Iterator[str]:
+def parameters(pipeline: PipelineDocument) -> Iterator[str]:
     """Parameters have description and default, name no secret, survive the command line."""
     for name, definition in pipeline.parameters().items():
         default = definition.get("defaultValue")

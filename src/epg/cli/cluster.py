@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from epg.console.options import with_examples
+from epg.cli.options import with_examples
 
 EndpointOption = Annotated[
     str | None,
@@ -76,10 +76,10 @@ def submit(
 
     Types of parameters are those of the file; recipe and overrides are checked before.
     """
-    from epg.cluster.submit import Request
-    from epg.cluster.submit import submit as submit_run
+    from epg.cluster.runs.submit import SubmitRequest
+    from epg.cluster.runs.submit import submit as submit_run
 
-    request = Request(
+    request = SubmitRequest(
         words=words or [],
         endpoint=endpoint,
         experiment=experiment,
@@ -110,7 +110,7 @@ def status(
 
     Exit code 0 while nothing is wrong, else 1.
     """
-    from epg.cluster.status import status as tell
+    from epg.cluster.runs.status import status as tell
 
     code = tell(
         run,
@@ -145,10 +145,10 @@ def doctor(
     ] = None,
 ) -> None:
     """Try what a run on a cluster needs, and say how to mend what fails."""
-    from epg.cluster.doctor import Request
-    from epg.cluster.doctor import doctor as examine
+    from epg.cluster.doctor.doctor import DoctorRequest
+    from epg.cluster.doctor.doctor import doctor as examine
 
-    request = Request(
+    request = DoctorRequest(
         endpoint=endpoint,
         token_file=token_file,
         store=store,
@@ -169,6 +169,6 @@ def health(
     ] = False,
 ) -> None:
     """Tell whether this container is able to run a step."""
-    from epg.console.health import health as look
+    from epg.runs.health import health as look
 
     raise typer.Exit(look(load=load))

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import yaml
 
-from epg.cluster.compiled import Compiled
-from epg.cluster.rules import graph, steps
+from epg.cluster.compile.document import PipelineDocument
+from epg.cluster.compile.rules import graph, steps
 
-Rule = Callable[[Compiled], Iterator[str]]
+Rule = Callable[[PipelineDocument], Iterator[str]]
 RULES: tuple[Rule, ...] = (
     graph.conditions,
     graph.loops,
@@ -38,7 +38,7 @@ RULES: tuple[Rule, ...] = (
 
 def lint(text: str) -> list[str]:
     """Return all findings in a compiled pipeline, `rule: step: what is wrong`."""
-    pipeline = Compiled.parse(text)
+    pipeline = PipelineDocument.parse(text)
     return [f"{rule.__name__}: {finding}" for rule in RULES for finding in rule(pipeline)]
 
 
@@ -58,7 +58,7 @@ def manifest_findings(text: str, compiled: str) -> list[str]:
             found.append(f"manifest: {name!r} names a namespace: `kubectl -n` does")
     if version["spec"]["pipelineName"] != pipeline["metadata"]["name"]:
         found.append("manifest: the version belongs to another pipeline")
-    same = Compiled.parse(compiled)
+    same = PipelineDocument.parse(compiled)
     if version["spec"]["pipelineSpec"] != same.spec:
         found.append("manifest: its pipeline is not the compiled one")
     if version["spec"].get("platformSpec", {}) != same.platform:

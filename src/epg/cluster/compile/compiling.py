@@ -19,7 +19,7 @@ from typing import Any
 from epg import __version__
 from epg.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,6 @@ def compile_all(root: Path = ROOT) -> list[Path]:
 
 def find_faults(root: Path = ROOT) -> list[str]:
     """Return what is wrong with the compiled pipelines as they lie there (`lint.py`)."""
-    from epg.cluster.lint import lint_folder
+    from epg.cluster.compile.lint import lint_folder
 
     return lint_folder(root / "pipelines")

@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from epg.console.options import (
+from epg.cli.options import (
     ObjectiveOption,
     RecipeOption,
     RunNameOption,
@@ -62,7 +61,6 @@ def _add_objective(app: typer.Typer, stage: str, summary: str) -> None:
         run_name: RunNameOption = None,
     ) -> None:
         """Replaced by the summary."""
-        check_objective(objective)
         run_stage(stage, open_run(recipe, settings, store, run_name), objective=objective)
 
     _register(app, stage, summary, command)
@@ -88,19 +86,9 @@ def register(
     run_name: RunNameOption = None,
 ) -> None:
     """Put a model with its card into the registry."""
-    check_objective(objective)
     more = {"version": version} if version is not None else {}
     run = open_run(recipe, settings, store, run_name)
     run_stage("register", run, objective=objective, **more)
-
-
-def check_objective(objective: str) -> None:
-    """Refuse an objective that does not exist."""
-    from epg.console.board import OBJECTIVES
-    from epg.errors import UserError
-
-    if objective not in OBJECTIVES:
-        raise UserError(f"--objective {objective}: use {' or '.join(OBJECTIVES)}")
 
 
 def open_run(recipe: str, settings: list[str] | None, store: str, run_name: str | None) -> Run:
@@ -121,10 +109,10 @@ def run_stage(stage: str, run: Run, **arguments: Any) -> StageRecord:
         run: the run.
         arguments: what the stage takes besides the run, such as `objective`.
     """
-    from epg.console.preflight import run_lock
+    from epg.session.preflight import run_lock
+    from epg.stages.catalog import find_stage
 
-    name = stage.replace("-", "_")
-    function = getattr(import_module(f"epg.stages.{name}"), name)
+    function = find_stage(stage, arguments.get("objective", "")).function()
     reading_only = stage == "report"
     with nullcontext() if reading_only else run_lock(run, f"epg {stage}"):
         record: StageRecord = function(run, **arguments)

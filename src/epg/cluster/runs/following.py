@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from epg.cluster.kfp_api import KfpApi, Unreachable
-from epg.cluster.pods import Progress
-from epg.cluster.status import Situation, explain
+from epg.cluster.runs.kfp_api import KfpApi, Unreachable
+from epg.cluster.runs.pods import Progress
+from epg.cluster.runs.status import Situation, explain
 from epg.errors import UserError
 
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")

@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from epg.cluster.kfp_api import KfpApi
-from epg.cluster.parameters import CompiledPipeline, parse_arguments, read_pipeline
+from epg.cluster.runs.kfp_api import KfpApi
+from epg.cluster.runs.parameters import CompiledPipeline, parse_arguments, read_pipeline
 from epg.errors import UserError
 
 
 @dataclass(frozen=True)
-class Request:
+class SubmitRequest:
     """What `epg submit` was asked for."""
 
     words: list[str] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Submitted:
     link: str
 
 
-def submit(request: Request) -> int:
+def submit(request: SubmitRequest) -> int:
     """Check everything here, send the run, and follow it when asked; return the exit code."""
     pipeline, arguments = prepare(request)
     api = KfpApi.open(request.endpoint, request.token_file)
@@ -49,12 +49,12 @@ def submit(request: Request) -> int:
     if not request.wait:
         _say(f"follow it by `epg status {submitted.run_id}`, or next time by --wait")
         return 0
-    from epg.cluster.following import follow
+    from epg.cluster.runs.following import follow
 
     return follow(api, submitted.run_id, request.namespace, request.kubeconfig, _say)
 
 
-def prepare(request: Request) -> tuple[CompiledPipeline, dict[str, Any]]:
+def prepare(request: SubmitRequest) -> tuple[CompiledPipeline, dict[str, Any]]:
     """Read the pipeline and its arguments, recipe included, without a server.
 
     Raises:
@@ -116,7 +116,7 @@ def _settle_run_name(
 
 
 def send(
-    api: KfpApi, pipeline: CompiledPipeline, arguments: dict[str, Any], request: Request
+    api: KfpApi, pipeline: CompiledPipeline, arguments: dict[str, Any], request: SubmitRequest
 ) -> Submitted:
     """Create the experiment where absent, and the run."""
     server = api.server()

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from epg.cluster.kfp_api import KfpApi, is_run_id
-from epg.cluster.pods import (
+from epg.cluster.runs.kfp_api import KfpApi, is_run_id
+from epg.cluster.runs.pods import (
     Progress,
     Trouble,
     Unseen,
@@ -24,7 +24,7 @@ from epg.cluster.pods import (
     step_of,
     trouble_of,
 )
-from epg.cluster.workflow import lost_steps
+from epg.cluster.runs.workflow import lost_steps
 
 NAMESPACE = "kubeflow"
 _INNER = re.compile(

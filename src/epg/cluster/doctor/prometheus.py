@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import urllib3
 
-from epg.cluster.checks.check import FAILED, OK, SKIPPED, Check
+from epg.cluster.doctor.check import FAILED, OK, SKIPPED, Check
 
 
 def check_prometheus(url: str | None) -> Check:

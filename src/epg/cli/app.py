@@ -8,15 +8,10 @@ from typing import Annotated
 
 import typer
 
-from epg.console.cluster import add_cluster_commands
-from epg.console.options import (
-    RecipeOption,
-    RunNameOption,
-    SetOption,
-    StoreOption,
-    with_examples,
-)
-from epg.console.stages import add_stage_commands
+from epg.cli.cluster import add_cluster_commands
+from epg.cli.options import RecipeOption, SetOption, StoreOption, with_examples
+from epg.cli.run import run
+from epg.cli.stages import add_stage_commands
 
 app = typer.Typer(
     name="epg",
@@ -53,65 +48,7 @@ def root(
     """Pixel-space image generators by two-stage end-to-end training (EPG)."""
 
 
-@app.command()
-@with_examples(
-    "epg run --recipe digits",
-    "epg run --recipe digits --run-name quick --set pretrain.steps=100 --no-consistency",
-    "epg run --recipe digits --run-name mine --data folder:photos",
-    "epg run --recipe digits --store minio://127.0.0.1:9000/epg/runs",
-    "epg run --recipe digits --from evaluate-denoising",
-)
-def run(
-    recipe: RecipeOption,
-    run_name: RunNameOption = None,
-    output: Annotated[
-        str, typer.Option("--output", metavar="DIR", help="Folder that holds runs.")
-    ] = "runs",
-    settings: SetOption = None,
-    data: Annotated[
-        str | None,
-        typer.Option("--data", metavar="folder:PATH", help="Images, one sub-folder per class."),
-    ] = None,
-    store: Annotated[
-        str | None,
-        typer.Option("--store", metavar="URI", help="Where results go; default: the output DIR."),
-    ] = None,
-    denoising: Annotated[bool, typer.Option(help="The diffusion model.")] = True,
-    consistency: Annotated[bool, typer.Option(help="The one-step consistency model.")] = True,
-    inception_weights: Annotated[
-        str | None,
-        typer.Option("--inception-weights", metavar="PATH", help="For recipes that measure FID."),
-    ] = None,
-    metrics_port: Annotated[
-        int | None,
-        typer.Option("--metrics-port", metavar="N", min=0, max=65535, help="0: any free port."),
-    ] = None,
-    begin_at: Annotated[
-        str | None,
-        typer.Option("--from", metavar="STAGE", help="Do this stage and what follows anew."),
-    ] = None,
-) -> None:
-    """Run every stage of a recipe, and show it live.
-
-    The same command resumes an interrupted run and does not repeat finished stages.
-    """
-    from epg.console.preflight import Request
-    from epg.console.run import run as run_all
-
-    chosen = {"denoising": denoising, "consistency": consistency}
-    request = Request(
-        recipe=recipe,
-        run_name=run_name,
-        output=output,
-        settings=settings or [],
-        data=data,
-        store=store,
-        objectives=[name for name, wanted in chosen.items() if wanted],
-        inception_weights=inception_weights,
-        metrics_port=metrics_port,
-        begin_at=begin_at,
-    )
-    raise typer.Exit(run_all(request))
+app.command()(run)
 
 
 @app.command()
@@ -147,7 +84,7 @@ def sample(
     ] = "runs/registry",
 ) -> None:
     """Generate images with a registered model or a file."""
-    from epg.console.stages import show_metrics
+    from epg.cli.stages import show_metrics
     from epg.stages.sample import sample as sample_images
     from epg.store import open_store
 
@@ -180,12 +117,12 @@ def count_gflops(
 ) -> None:
     """Count parameters and GFLOPs of a recipe's models."""
     if run_name is not None:
-        from epg.console.stages import open_run, run_stage
+        from epg.cli.stages import open_run, run_stage
 
         run_stage("count-gflops", open_run(recipe, settings, store, run_name))
         return
+    from epg.cli.stages import show_metrics
     from epg.config.loading import load_recipe, parse_overrides
-    from epg.console.stages import show_metrics
     from epg.stages.count_gflops import costs
 
     show_metrics(costs(load_recipe(recipe, parse_overrides(settings or []))))
@@ -231,7 +168,7 @@ def compile_command(
     ] = False,
 ) -> None:
     """Compile components and pipelines to YAML."""
-    from epg.cluster.compiling import compile_all, find_faults, stale_files
+    from epg.cluster.compile.compiling import compile_all, find_faults, stale_files
 
     if not check:
         for path in compile_all():
@@ -251,7 +188,7 @@ add_cluster_commands(app)
 
 def main() -> None:
     """Entry point of `epg`: `--debug` may stand anywhere on the line."""
-    from epg.console.entry import guarded
+    from epg.cli.guarded import guarded
 
     debug = "--debug" in sys.argv[1:]
     arguments = [word for word in sys.argv[1:] if word != "--debug"]

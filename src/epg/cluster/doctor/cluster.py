@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from epg.cluster.checks.check import FAILED, OK, SKIPPED, Check
-from epg.cluster.pods import Unseen, call, connect
+from epg.cluster.doctor.check import FAILED, OK, SKIPPED, Check
+from epg.cluster.runs.pods import Unseen, call, connect
 from epg.errors import UserError
 
 _GPU = "nvidia.com/gpu"
@@ -93,7 +93,7 @@ def check_secret(core: Any, namespace: str, name: str | None) -> Check:
 def secret_of_pipeline() -> str | None:
     """Return the default of the pipeline's own parameter for a secret's name."""
     from epg.cluster.local import compiled_pipeline
-    from epg.cluster.parameters import read_pipeline
+    from epg.cluster.runs.parameters import read_pipeline
 
     try:
         parameters = read_pipeline(compiled_pipeline()).parameters
