@@ -26,7 +26,7 @@ from epg.data.settings import ImageSettings
 from epg.data.shard_format import END, encode_sample, sample_key
 from epg.data.sources.base import BadImageError, Image, Item, Source
 from epg.errors import UserError
-from epg.store.base import Store
+from epg.store.base import ObjectNotFound, Store
 
 MANIFEST_NAME = "manifest.json"
 _NAMED_BAD_IMAGES = 100
@@ -145,11 +145,15 @@ class _Writer:
         return part
 
     def _reuse(self, key: str) -> _Part | None:
-        """Return the note of a finished shard, or None where there is no finished shard."""
-        if self._store.size(_note_key(key)) is None:
-            return None
+        """Return the note of a finished shard, or None where there is no finished shard.
+
+        Raises:
+            UserError: the store cannot be asked, which says nothing about the shard.
+        """
         try:
             part = _Part.from_json(self._store.get_bytes(_note_key(key)))
+        except ObjectNotFound:
+            return None
         except (ValueError, TypeError, KeyError, AttributeError):
             return None  # not readable: the shard is written again
         return part if part.shard is None or self._store.size(key) == part.shard.size else None
