@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import tempfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from epg.data.settings import ImageSettings
 from epg.data.shard_format import END, encode_sample, sample_key
 from epg.data.sources.base import BadImageError, Image, Item, Source
 from epg.errors import UserError
+from epg.machine import available_cores
 from epg.store.base import ObjectNotFound, Store
 
 MANIFEST_NAME = "manifest.json"
@@ -122,7 +122,7 @@ class _Writer:
         self._total, self._on_progress = len(source.items), on_progress
         self._done = 0
         self._bad: list[tuple[str, str, str]] = []
-        self._threads = min(_cores(), 32)
+        self._threads = min(available_cores(), 32)
         self._pool = ThreadPoolExecutor(self._threads, "decode") if source.parallel else None
 
     def __enter__(self) -> _Writer:
@@ -279,12 +279,6 @@ def _manifest(source: Source, config: ImageSettings, parts: dict[str, list[_Part
             "ignored": source.ignored,
         },
     )
-
-
-def _cores() -> int:
-    """Return the number of cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # absent on macOS
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _one_line(text: str) -> str:

@@ -173,7 +173,7 @@ def test_conversions_and_bad_images_are_counted(settings, photos, store):
 def test_threads_change_nothing(settings, photos, tmp_path, monkeypatch):
     config = folder_settings(settings)
     for threads in (1, 7):
-        monkeypatch.setattr("epg.data.sharding._cores", lambda threads=threads: threads)
+        monkeypatch.setattr("epg.data.sharding.available_cores", lambda threads=threads: threads)
         source = open_source(f"folder:{photos}", config, 0)
         write_shards(source, config, 0, open_store(str(tmp_path / str(threads))), "s")
     assert content(tmp_path / "1") == content(tmp_path / "7")
