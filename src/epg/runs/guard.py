@@ -8,11 +8,11 @@ variable is not set (a step on a cluster, a stage called by hand) nothing is wat
 from __future__ import annotations
 
 import os
-import subprocess
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
+
+from epg.machine import process_started
 
 LAUNCHER_VARIABLE = "EPG_LAUNCHER_PID"
 _INTERVAL = 0.25  # seconds between two looks
@@ -22,14 +22,15 @@ _EXIT_CODE = 143  # as after SIGTERM: interrupted, not wrong
 def launcher_name(pid: int | None = None) -> str:
     """Return the value of `EPG_LAUNCHER_PID` that names a process (default: this one)."""
     pid = os.getpid() if pid is None else pid
-    return f"{pid}:{_started(pid) or ''}"
+    started = process_started(pid)
+    return f"{pid}:{'' if started is None else started}"
 
 
 def is_alive(launcher: str) -> bool:
     """Tell whether the process that `launcher_name` named still runs (a zombie does not)."""
     pid, _, started = launcher.partition(":")
-    found = _started(int(pid))
-    return found is not None and (not started or found == started)
+    found = process_started(int(pid))
+    return found is not None and (not started or str(found) == started)
 
 
 def watch_parent() -> None:
@@ -49,18 +50,3 @@ def watch_launcher(when_gone: Callable[[], object]) -> None:
         when_gone()
 
     threading.Thread(target=watch, name="epg-launcher-watch", daemon=True).start()
-
-
-def _started(pid: int) -> str | None:
-    """Start time of a running process as the system tells it; None when there is none."""
-    if Path("/proc/self/stat").exists():
-        try:
-            # The program's name stands in brackets and may itself hold brackets and blanks.
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return None
-        return None if fields[0] in "ZX" else fields[19]
-    ps = ["/bin/ps", "-o", "stat=,lstart=", "-p", str(pid)]
-    found = subprocess.run(ps, capture_output=True, text=True, check=False)  # noqa: S603
-    state, _, started = found.stdout.strip().partition(" ")
-    return None if not state or state.startswith("Z") else started.strip()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from epg import __version__
+from epg.machine import available_cores
 
 
 def versions() -> dict[str, Any]:
@@ -18,7 +19,7 @@ def versions() -> dict[str, Any]:
         "epg": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
+        "cores": available_cores(),
     }
     for package in ("torch", "torchvision", "numpy", "scikit-learn", "kfp"):
         try:

@@ -26,6 +26,7 @@ from epg.runs.record import (
 from epg.runs.run import Run
 from epg.stages.catalog import STAGES
 from epg.stages.settings import shard_config
+from epg.store import ObjectNotFound
 from epg.telemetry.progress import StageReporter
 
 STAGE = STAGES["shard"]
@@ -110,13 +111,16 @@ def _fingerprint(config: dict[str, Any], inputs: dict[str, str]) -> str:
 
 
 def _forget_incomplete(run: Run) -> None:
-    """Drop the record when a shard is gone or cut, so that the stage writes it again."""
+    """Drop the record when a shard is gone or cut, so that the stage writes it again.
+
+    Raises:
+        UserError: the store cannot be asked, which says nothing about the shards.
+    """
     record = load_record(run, STAGE.name)
     if record is None:
         return
-    try:
-        manifest = Manifest.from_json(run.store.get_bytes(record.outputs["manifest"]["key"]))
-    except (UserError, KeyError):
+    manifest = _manifest(run, record)
+    if manifest is None:
         run.store.delete(record_key(STAGE.name))
         return
     expected = {s.key: s.size for shards in manifest.splits.values() for s in shards}
@@ -128,6 +132,18 @@ def _forget_incomplete(run: Run) -> None:
             f"{wrong[0]} is missing or cut: the shards are written again"
         )
         run.store.delete(record_key(STAGE.name))
+
+
+def _manifest(run: Run, record: StageRecord) -> Manifest | None:
+    """Return the manifest that a record names; None where it is gone or damaged."""
+    try:
+        data = run.store.get_bytes(record.outputs["manifest"]["key"])
+    except (ObjectNotFound, KeyError):
+        return None
+    try:
+        return Manifest.from_json(data)
+    except UserError:
+        return None
 
 
 @stage_entry

@@ -121,7 +121,7 @@ def check_clock(uri: str) -> Check:
     name = "store: clock"
     if not uri.startswith(("s3://", "minio://")):
         return Check(name, SKIPPED, "local files have our own clock")
-    from epg.store.s3_settings import settings_from_uri
+    from epg.store.s3.settings import settings_from_uri
 
     settings = settings_from_uri(uri)
     url = f"{'https' if settings.secure else 'http'}://{settings.endpoint}/"

@@ -11,7 +11,7 @@ from urllib3 import BaseHTTPResponse
 from urllib3 import exceptions as http_errors
 
 from epg.errors import UserError
-from epg.store.s3_settings import S3Settings
+from epg.store.s3.settings import S3Settings
 
 #: Everything that a call of the `minio` client may end with because of server or network.
 FAILURES = (MinioException, http_errors.HTTPError)

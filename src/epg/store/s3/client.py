@@ -22,10 +22,10 @@ from urllib3 import BaseHTTPResponse
 from epg.store.base import ObjectExists, ObjectInfo, ObjectNotFound
 from epg.store.files import explained, write_atomically, write_pieces
 from epg.store.keys import check_key, check_prefix, join
-from epg.store.s3_connection import Connection, PieceReader
-from epg.store.s3_errors import FAILURES, NOT_S3, answer_error, code_of, explain
-from epg.store.s3_http import is_transient
-from epg.store.s3_settings import S3Settings
+from epg.store.s3.connection import Connection, PieceReader
+from epg.store.s3.errors import FAILURES, NOT_S3, answer_error, code_of, explain
+from epg.store.s3.http import is_transient
+from epg.store.s3.settings import S3Settings
 
 T = TypeVar("T")
 

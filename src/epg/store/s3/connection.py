@@ -9,8 +9,8 @@ from typing import cast
 
 from minio import Minio
 
-from epg.store.s3_http import RetryingPool
-from epg.store.s3_settings import S3Settings
+from epg.store.s3.http import RetryingPool
+from epg.store.s3.settings import S3Settings
 
 
 class Connection:
