@@ -20,9 +20,11 @@ ASSEMBLED = LEAVES | {"data", "objectives"}
 STAGES = ASSEMBLED | {"training", "evaluation", "registry", "report"}
 ABOVE = STAGES | {"stages"}
 
-# Which of our packages each package may import; `errors` and `epg` itself are open to all.
+OPEN = {"", "errors", "numbers", "measures"}  # to all; "" is `epg` itself
+
+# Which of our packages each package may import, besides the open ones.
 ALLOWED: dict[str, set[str]] = {
-    "errors": set(),
+    **{name: set() for name in OPEN - {""}},
     "recipes": set(),
     **{leaf: set() for leaf in LEAVES},
     "objectives": {"diffusion"},
@@ -128,7 +130,7 @@ def arrows(sources: list[Source]) -> Iterator[str]:
             continue
         for found in source.imports:
             target = package_of(found.module)
-            if not is_ours(found.module) or target in {"", "errors", source.package}:
+            if not is_ours(found.module) or target in {*OPEN, source.package}:
                 continue
             if found.module.count(".") == 1 and target not in {*ALLOWED, *packages}:
                 continue  # `from epg import __version__`

@@ -26,8 +26,9 @@ from epg.console.preflight import (
     run_lock,
 )
 from epg.console.process import GRACE_SECONDS, HostProcess, Interrupted, signals_as_interrupts
-from epg.console.views import clock, open_view
+from epg.console.views import open_view
 from epg.errors import UserError
+from epg.numbers import duration
 from epg.stages.guard import LAUNCHER_VARIABLE, launcher_name
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def _succeeded(plan: Plan, seconds: float) -> None:
     page = results.report_path(plan.run, plan.folder)
     if page is not None:
         _say(f"report: {page}")
-    _say(f"total time: {clock(seconds)}")
+    _say(f"total time: {duration(seconds)}")
     command = results.next_command(plan.run, plan.stages)
     if command is not None:
         _say(f"try next: {command}")

@@ -9,8 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from epg.numbers import finite, short, significant, whole
 from epg.report.axes import Scale, position_scale, tick_text, value_scale
-from epg.report.numbers import finite, short, significant, whole
 
 WIDTH, HEIGHT = 400, 232  # user units; about one pixel each in a 430 px wide page
 LEFT, RIGHT, TOP, BOTTOM = 42, 98, 10, 26

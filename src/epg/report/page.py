@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
+from epg.numbers import duration, percent, significant, whole
 from epg.report.curves import loss_chart, side_charts
 from epg.report.facts import TRAINING_STAGES, RunFacts, branch_state, split_stage, standing_failures
 from epg.report.images import MAX_STRIP_BYTES, embed
-from epg.report.numbers import duration, percent, significant, whole
 from epg.report.outcome import SHORT_TITLES, TITLES, describe_outcome
 from epg.report.results import (
     class_agreement,
