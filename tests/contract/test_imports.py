@@ -9,6 +9,7 @@ import ast
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,22 @@ def arrows(sources: list[Source]) -> Iterator[str]:
                 yield f"{source.path}:{found.line}: {source.package or 'epg'} imports {target}"
 
 
+def no_circle(sources: list[Source]) -> Iterator[str]:
+    """No file imports, through others or inside a function, a file that imports it."""
+    modules = {source.module for source in sources}
+
+    def imported(found: Import) -> str:
+        parts = found.module.split(".")
+        names = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+        return next((name for name in names if name in modules), "")
+
+    graph = {source.module: {imported(found) for found in source.imports} for source in sources}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        yield " is imported by ".join(error.args[1])
+
+
 def cluster_alone(sources: list[Source]) -> Iterator[str]:
     """Inside src/epg only `cluster` knows kubernetes and kfp."""
     for source in sources:
@@ -220,6 +237,7 @@ def no_utils(sources: list[Source]) -> Iterator[str]:
 
 RULES = [
     arrows,
+    no_circle,
     cluster_alone,
     torch_and_kfp_apart,
     light_at_the_top,
@@ -276,6 +294,13 @@ VIOLATIONS = [
     (arrows, {"epg/extras/thing.py": "x = 1"}),
     (arrows, {"epg/cli.py": "from pipelines.epg_full import pipeline"}),
     (arrows, {"components/gate/component.py": "from epg.evaluation import frechet_distance"}),
+    (
+        no_circle,
+        {
+            "epg/report/page.py": "from epg.report.curves import loss_chart",
+            "epg/report/curves.py": "def f():\n    from epg.report.page import render",
+        },
+    ),
     (cluster_alone, {"epg/cli.py": "def f():\n    from kfp import local"}),
     (cluster_alone, {"epg/stages/submit.py": "import kubernetes.client"}),
     (torch_and_kfp_apart, {"epg/cluster/submit.py": "import kfp\nimport torch"}),
