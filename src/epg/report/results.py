@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from epg.numbers import decimals, finite, percent, short, significant, whole
 from epg.report.facts import OBJECTIVES, RunFacts, branch_state
-from epg.report.numbers import decimals, finite, percent, short, significant, whole
 
 MAX_CLASSES = 20  # a table of a thousand classes shows the worst ones
 COPY_RATIO = 0.7  # below this, samples lie suspiciously close to training images

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from epg.console import results
 from epg.console.board import Board, EventTail
-from epg.console.views import clock, open_view
+from epg.console.views import open_view
 from epg.errors import UserError
+from epg.numbers import duration
 from epg.runs.guard import LAUNCHER_VARIABLE, launcher_name
 from epg.session.preflight import (
     EVENTS,
@@ -136,7 +137,7 @@ def _succeeded(plan: RunPlan, seconds: float) -> None:
     page = results.report_path(plan.run, plan.folder)
     if page is not None:
         _say(f"report: {page}")
-    _say(f"total time: {clock(seconds)}")
+    _say(f"total time: {duration(seconds)}")
     command = results.next_command(plan.run, plan.stages)
     if command is not None:
         _say(f"try next: {command}")

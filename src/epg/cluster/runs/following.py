@@ -11,6 +11,7 @@ from epg.cluster.runs.kfp_api import KfpApi, Unreachable
 from epg.cluster.runs.pods import Progress
 from epg.cluster.runs.status import Situation, explain
 from epg.errors import UserError
+from epg.numbers import duration
 
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 _PAUSE = 5.0  # seconds between two looks at a run
@@ -86,11 +87,4 @@ class News:
             return
         self.told[step] = now
         left = (progress.total - progress.done) * (now - started) / (progress.done - first)
-        yield f"{step}: {progress.text}, {_duration(left)} left"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+        yield f"{step}: {progress.text}, {duration(left)} left"

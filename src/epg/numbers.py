@@ -1,4 +1,7 @@
-"""Numbers as a reader wants them: few digits, units, plain words."""
+"""Numbers as a reader wants them: few digits, units, plain words.
+
+The report, the console and the model card write theirs here, so that they agree.
+"""
 
 from __future__ import annotations
 
