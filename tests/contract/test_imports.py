@@ -25,6 +25,8 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "recipes": set(),
     **{leaf: set() for leaf in LEAVES},
+    "diffusion": {"config"},
+    "model": {"config"},
     "objectives": {"diffusion"},
     "data": {"store"},
     "training": ASSEMBLED,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,25 @@ def test_misspelt_override_says_so() -> None:
         ({"diffusion.sigma_min": 90.0}, ["sigma_min is 90.0", "below diffusion.sigma_max"]),
         ({"pretrain.warmup_steps": 10**6}, ["pretrain.warmup_steps is 1000000", "steps"]),
         ({"consistency.decay_steps": {"2.0": 0.1}}, ["decay_steps", "'2.0'"]),
+        ({"consistency.decay_steps": {0.5: -1.0}}, ["decay_steps", "-1.0"]),
+        ({"denoising.guidance_interval": [2, 0.1]}, ["guidance_interval is [2, 0.1]", "low < hi"]),
+        ({"denoising.guidance_interval": [-1, 2]}, ["guidance_interval is [-1, 2]", "0 <= low"]),
+        ({"denoising.guidance_interval": [1, 1]}, ["guidance_interval is [1, 1]"]),
+        ({"denoising.guidance_interval": [1]}, ["guidance_interval", "at least 2 items"]),
+        ({"denoising.betas": [0.9, 1.5]}, ["denoising.betas.1 is 1.5", "less than 1"]),
+        ({"denoising.betas": [0.9, 1.0]}, ["denoising.betas.1 is 1.0"]),
+        ({"denoising.betas": [-0.1, 0.9]}, ["denoising.betas.0 is -0.1"]),
+        ({"denoising.betas": [0.9, 0.99, 0.9]}, ["denoising.betas", "at most 2 items"]),
+        ({"pretrain.augmentation.blur_sigma": [2, 0.1]}, ["blur_sigma is [2, 0.1]", "low <= hi"]),
+        ({"pretrain.augmentation.color_jitter": [0.4, -0.1, 0, 0]}, ["color_jitter.1 is -0.1"]),
+        ({"pretrain.augmentation.color_jitter": [0, 0, 0, 0.6]}, ["color_jitter is", "hue"]),
+        ({"pretrain.num_scales_start": 2000}, ["pretrain.num_scales_start is 2000", "1280"]),
+        ({"data.mean": [1.2]}, ["data.mean.0 is 1.2"]),
+        ({"data.std": [float("inf")]}, ["data.std.0 is inf", "finite"]),
+        ({"denoising.sigma_log_mean": float("-inf")}, ["sigma_log_mean is -inf", "finite"]),
+        ({"consistency.decay_steps": {0.5: float("nan")}}, ["decay_steps.0.5 is nan", "finite"]),
+        ({"gate.denoising": {"fid": {"max": float("nan")}}}, ["fid.max is nan", "finite"]),
+        ({"gate.denoising": {"fid": {"min": 2, "max": 1}}}, ["fid", "min must not exceed max"]),
         ({"seed": -1}, ["seed is -1"]),
         ({"pretrain": 3}, ["pretrain is 3"]),
         ({"seed.x": 3}, ["seed is not a section"]),
@@ -96,6 +116,16 @@ def test_wrong_values_are_refused_with_key_value_and_rule(
     text = refusal("smoke", overrides)
     for fragment in fragments:
         assert fragment in text
+
+
+def test_drops_of_the_learning_rate_have_numbers_or_text_as_keys() -> None:
+    text = SMOKE.replace("decay_steps: {}", "decay_steps: {0.75: 0.01, '0.5': 0.1}", 1)
+    assert text != SMOKE
+    recipe = load_recipe(text)
+    assert list(recipe.pretrain.decay_steps.items()) == [(0.5, 0.1), (0.75, 0.01)]
+    assert load_recipe(dump_recipe(recipe)) == recipe
+    again = Recipe.model_validate(json.loads(json.dumps(recipe.model_dump(mode="json"))))
+    assert again == recipe
 
 
 @pytest.mark.parametrize(
