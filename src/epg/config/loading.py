@@ -24,7 +24,7 @@ _MAX_ALIASES = 100
 Lines = dict[tuple[str, ...], int]
 
 #: Keys of earlier versions -> what says it now; the new key's own description explains it.
-RENAMED: dict[str, str] = {}
+RENAMED = {"consistency.num_stages": "consistency.steps_per_stage"}
 
 
 class _Loader(yaml.SafeLoader):

@@ -175,6 +175,9 @@ class PretrainConfig(OptimizerConfig):
 class DenoisingConfig(OptimizerConfig):
     """Stage 2 as a diffusion model: weighted prediction of the clean image."""
 
+    betas: Betas = (0.9, 0.999)
+    weight_decay: NonNegative = 0.01
+    grad_clip: PositiveFloat | None = Field(0.5, description="maximum norm, after the warm-up")
     sigma_log_mean: float = -1.2
     sigma_log_std: PositiveFloat = 1.6
     num_scales: AtLeastTwo = 1280
@@ -190,10 +193,18 @@ class DenoisingConfig(OptimizerConfig):
 class ConsistencyConfig(OptimizerConfig):
     """Stage 2 as a one-step consistency model, without a diffusion teacher."""
 
+    betas: Betas = (0.9, 0.99)
+    decay: Literal["cosine", "steps"] = "steps"
+    decay_steps: Drops = Field(
+        {4 / 7: 0.3, 5 / 7: 0.08},  # at 400,000 and 500,000 of 700,000 steps
+        description="decay=steps: fraction of training -> factor on the learning rate from there",
+    )
     sigma_log_mean: float = -0.4
     sigma_log_std: PositiveFloat = 1.6
     ratio_base: Annotated[float, Field(gt=1.0)] = Field(2.0, description="q of ECT's pair law")
-    num_stages: Positive = Field(7, description="stages of the pair law, spread over the run")
+    steps_per_stage: Positive = Field(
+        100_000, description="stage of the pair law = floor(step / steps_per_stage) + 1"
+    )
     huber_c: PositiveFloat = 0.06
     auxiliary_weight: NonNegative = 1.0
     auxiliary_temperature: PositiveFloat = 0.1

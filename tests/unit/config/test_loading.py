@@ -11,8 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epg.config.comparison import differences
-from epg.config.loading import available_recipes, dump_recipe, load_recipe, parse_overrides
-from epg.config.recipe import Recipe
+from epg.config.loading import (
+    RENAMED,
+    available_recipes,
+    dump_recipe,
+    load_recipe,
+    parse_overrides,
+)
+from epg.config.recipe import ConsistencyConfig, DenoisingConfig, PretrainConfig, Recipe
 from epg.errors import UserError
 
 SMOKE = dump_recipe(load_recipe("smoke"))
@@ -116,6 +122,42 @@ def test_wrong_values_are_refused_with_key_value_and_rule(
     text = refusal("smoke", overrides)
     for fragment in fragments:
         assert fragment in text
+
+
+def test_a_key_of_an_earlier_version_names_the_new_one(tmp_path: Path) -> None:
+    text = refusal("smoke", {"consistency.num_stages": 6})
+    assert text.startswith("--set consistency.num_stages: consistency.num_stages is no more")
+    assert "write consistency.steps_per_stage (" in text
+    path = tmp_path / "old.yaml"
+    path.write_text(SMOKE.replace("steps_per_stage: 4", "num_stages: 6").replace("seed: 0", ""))
+    assert "write consistency.steps_per_stage" in refusal(str(path))  # before the missing seed
+
+
+def test_new_names_exist_and_old_ones_do_not() -> None:
+    for old, new in RENAMED.items():
+        for key, exists in ((old, False), (new, True)):
+            *sections, last = key.split(".")
+            section = Recipe
+            for name in sections:
+                section = section.model_fields[name].annotation
+            assert (last in section.model_fields) is exists
+
+
+STAGE_2 = {"steps": 100, "batch_size": 8, "learning_rate": 1e-4}
+
+
+def test_defaults_of_each_stage_are_its_own() -> None:
+    pretrain, denoising, consistency = (
+        section.model_validate(STAGE_2)
+        for section in (PretrainConfig, DenoisingConfig, ConsistencyConfig)
+    )
+    assert (pretrain.betas, pretrain.weight_decay) == ((0.9, 0.95), 0.03)
+    assert (denoising.betas, denoising.weight_decay) == ((0.9, 0.999), 0.01)
+    assert (consistency.betas, consistency.weight_decay) == ((0.9, 0.99), 0.03)
+    clips = [section.grad_clip for section in (pretrain, denoising, consistency)]
+    assert clips == [None, 0.5, None]
+    decays = [section.decay for section in (pretrain, denoising, consistency)]
+    assert decays == ["cosine", "cosine", "steps"]
 
 
 def test_drops_of_the_learning_rate_have_numbers_or_text_as_keys() -> None:
