@@ -30,6 +30,8 @@ ALLOWED: dict[str, set[str]] = {
     **{leaf: set() for leaf in OPEN - {""}},
     "recipes": set(),
     **{leaf: set() for leaf in LEAVES},
+    "diffusion": {"config"},
+    "model": {"config"},
     "objectives": {"diffusion"},
     "data": {"store"},
     "runs": RUNS,

@@ -6,7 +6,7 @@ import json
 import math
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ from epg.telemetry.progress import StageReporter
 if TYPE_CHECKING:
     import torch
 
+    from epg.config.sampling import SamplingConfig
     from epg.data.reader import ShardReader
     from epg.evaluation.features import Description
     from epg.evaluation.generate import Samples
@@ -105,9 +106,7 @@ class _Evaluation:
         from epg.model.files import load_generator
 
         device = prepare_device()
-        # Sampling is the recipe's as it is now; the file remembers the one it was trained with.
-        recipe = self.run.recipe.model_dump(mode="json")
-        loaded = replace(load_generator(weights), recipe=recipe)
+        loaded = load_generator(weights)
         samples = self._generate(loaded)
         self._draw(loaded, samples)
         train = ShardReader(self.run.store, self.manifest, "train")
@@ -118,6 +117,11 @@ class _Evaluation:
         self.outputs.details["device"] = str(device)
         self._write_metrics()
 
+    @property
+    def _sampling(self) -> SamplingConfig:
+        """The recipe's as it is now; the file remembers what it was trained with."""
+        return self.run.recipe.sampling(self.objective)
+
     def _generate(self, loaded: LoadedGenerator) -> Samples:
         from epg.evaluation.generate import generate
 
@@ -127,6 +131,7 @@ class _Evaluation:
             balanced_labels(settings.num_samples, len(loaded.classes)),
             seed=self.run.recipe.seed,
             batch_size=settings.batch_size,
+            sampling=self._sampling,
             on_progress=lambda done, total, values: self.reporter.progress(
                 done, total, "images", **values
             ),
@@ -146,7 +151,13 @@ class _Evaluation:
         grid = class_grid(samples.images, samples.labels, per_class=_GRID_COLUMNS)
         self.outputs.put_bytes("grid", "grid.png", grid)
         labels = balanced_labels(min(_STRIP_IMAGES, len(loaded.classes)), len(loaded.classes))
-        way = trajectory(loaded, labels, seed=self.run.recipe.seed, frames=_STRIP_FRAMES)
+        way = trajectory(
+            loaded,
+            labels,
+            seed=self.run.recipe.seed,
+            frames=_STRIP_FRAMES,
+            sampling=self._sampling,
+        )
         self.outputs.put_bytes("trajectory", "trajectory.png", trajectory_strip(way))
 
     def _judge_features(self, samples: Samples, device: torch.device) -> None:

@@ -98,6 +98,7 @@ def _header(run: Run, objective: str, manifest: Manifest, inputs: dict[str, str]
         "objective": objective,
         "classes": manifest.classes,
         "generator_arguments": run.recipe.generator_arguments(),
+        "sampling": run.recipe.sampling(objective).model_dump(mode="json"),
         "recipe": run.recipe.model_dump(mode="json"),
         "inputs": inputs,
     }

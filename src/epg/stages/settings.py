@@ -44,14 +44,8 @@ def training_config(recipe: Recipe, stage: str) -> dict[str, Any]:
 
 def evaluation_config(recipe: Recipe, objective: str) -> dict[str, Any]:
     """Settings of evaluating one generator: the judge's and the sampler's."""
-    config = _sections(recipe, "seed", "evaluate", "diffusion")
-    if objective == "denoising":
-        config["sampling"] = {
-            "steps": recipe.denoising.sampling_steps,
-            "guidance_scale": recipe.denoising.guidance_scale,
-            "guidance_interval": recipe.denoising.guidance_interval,
-            "final_euler_step": recipe.denoising.final_euler_step,
-        }
+    config = _sections(recipe, "seed", "evaluate")
+    config["sampling"] = recipe.sampling(objective).model_dump(mode="json")
     return config
 
 
