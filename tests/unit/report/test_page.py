@@ -49,7 +49,7 @@ def test_a_finished_run_shows_everything() -> None:
     for told in (
         "Both models passed their gate.",
         "96.2 %",
-        "in digits-cnn features",
+        "in features of digits-cnn",
         "Samples are not copies.",
         "From noise to image",
         "✓ gate ≥ 93.0 %",
