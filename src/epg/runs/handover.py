@@ -111,6 +111,11 @@ class HandOver:
             ) from error
 
 
+def fetch_output(run: Run, record: StageRecord, name: str, path: Path) -> Path:
+    """Copy an output of a finished stage to `path` and check its digest."""
+    return HandOver.of(run, record, name).fetch(run.store, name, path)
+
+
 def _object(entry: Mapping[str, Any]) -> StoredObject:
     found = StoredObject(**entry)
     texts = (found.key, found.uri, found.sha256)

@@ -112,26 +112,6 @@ def require_record(run: Run, stage: str) -> StageRecord:
     return record
 
 
-def fetch_output(run: Run, record: StageRecord, name: str, path: Path) -> Path:
-    """Copy an output of a finished stage to `path` and check its digest."""
-    if name not in record.outputs:
-        raise UserError(
-            f"stage {record.stage!r} of run {run.name!r} has no output {name!r}: "
-            f"it has {', '.join(sorted(record.outputs)) or 'none'}"
-        )
-    entry = record.outputs[name]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    run.store.get_file(entry["key"], path)
-    found = file_sha256(path)
-    if found != entry["sha256"]:
-        raise UserError(
-            f"{run.store.uri}/{entry['key']}: SHA-256 is {found[:12]}..., expected "
-            f"{entry['sha256'][:12]}...: the object was altered; run again with "
-            f"`--from {record.stage}`"
-        )
-    return path
-
-
 def outputs_exist(run: Run, record: StageRecord) -> bool:
     """Tell whether every output of a record is still in the store, in its size."""
     return all(run.store.size(e["key"]) == e["size"] for e in record.outputs.values())

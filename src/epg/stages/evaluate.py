@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from epg.data.manifest import Manifest
-from epg.runs.entry import open_run, stage_entry
+from epg.runs.entry import Component
+from epg.runs.handover import HandOver, fetch_output
 from epg.runs.perform import perform
-from epg.runs.record import Outputs, StageRecord, fetch_output, file_sha256, require_record
+from epg.runs.record import Outputs, StageRecord, require_record
 from epg.runs.run import Run
 from epg.stages.catalog import find_stage
 from epg.stages.count_gflops import costs
-from epg.stages.inputs import stored_generator, stored_manifest
+from epg.stages.inputs import stored_manifest, stored_output
 from epg.stages.reference_statistics import (
     MAX_QUERIES,
     check_features,
@@ -45,42 +45,42 @@ _GRID_COLUMNS = 10
 
 
 def evaluate(
-    run: Run, objective: str, manifest: Manifest | None = None, generator: Path | None = None
+    run: Run, objective: str, shards: Manifest | None = None, generator: HandOver | None = None
 ) -> StageRecord:
     """Judge one generator.
 
     Args:
         run: the run.
         objective: `denoising` or `consistency`.
-        manifest: the shards; default: the run's.
-        generator: weights (safetensors); default: the run's.
+        shards: the manifest; default: the run's.
+        generator: where the weights lie; default: as the run's record says.
 
     Outputs: `metrics` (JSON), `samples` (npz: `arr_0` uint8 [N, H, W, C], `arr_1` labels),
     `grid` and `trajectory` (PNG).
     """
     stage = find_stage("evaluate", objective)
-    manifest = manifest or stored_manifest(run)
+    manifest = shards or stored_manifest(run)
     check_features(run)
     check_neighbours(run, manifest)
     reference = require_record(run, "reference-statistics")
-    with tempfile.TemporaryDirectory(prefix="epg-generator-") as scratch:
-        weights = generator or stored_generator(run, objective, Path(scratch))
-        inputs = {
-            "shards": manifest.sha256,
-            "generator": file_sha256(weights),
-            **{name: entry["sha256"] for name, entry in reference.outputs.items()},
-        }
+    weights = generator or stored_output(run, f"finetune-{objective}")
+    inputs = {
+        "shards": manifest.sha256,
+        "generator": weights.sha256("generator"),
+        **{name: entry["sha256"] for name, entry in reference.outputs.items()},
+    }
 
-        def work(reporter: StageReporter, outputs: Outputs) -> None:
-            _Evaluation(run, objective, manifest, reference, reporter, outputs).work(weights)
+    def work(reporter: StageReporter, outputs: Outputs) -> None:
+        path = weights.fetch(run.store, "generator", outputs.scratch / "generator.safetensors")
+        _Evaluation(run, objective, manifest, reference, reporter, outputs).work(path)
 
-        return perform(
-            run,
-            stage,
-            config=evaluation_config(run.recipe, objective),
-            inputs=inputs,
-            work=work,
-        )
+    return perform(
+        run,
+        stage,
+        config=evaluation_config(run.recipe, objective),
+        inputs=inputs,
+        work=work,
+    )
 
 
 def balanced_labels(count: int, num_classes: int) -> np.ndarray:
@@ -143,13 +143,15 @@ class _Evaluation:
 
     def _draw(self, loaded: LoadedGenerator, samples: Samples) -> None:
         from epg.evaluation.generate import trajectory
-        from epg.evaluation.grid import class_grid, trajectory_strip
+        from epg.evaluation.grid import class_grid, grid_html, trajectory_strip
 
         path = self.outputs.scratch / "samples.npz"
         np.savez(path, samples.images, samples.labels)
         self.outputs.put_file("samples", path)
         grid = class_grid(samples.images, samples.labels, per_class=_GRID_COLUMNS)
         self.outputs.put_bytes("grid", "grid.png", grid)
+        title = f"{self.run.recipe.name}: {self.objective}, one row per class"
+        self.outputs.put_bytes("grid_page", "grid.html", grid_html(grid, title).encode())
         labels = balanced_labels(min(_STRIP_IMAGES, len(loaded.classes)), len(loaded.classes))
         way = trajectory(
             loaded,
@@ -259,36 +261,10 @@ class _Evaluation:
         self.outputs.put_bytes("metrics", "metrics.json", text.encode())
 
 
-@stage_entry
-def evaluate_component(
-    shards: Any,
-    statistics: Any,
-    generator: Any,
-    metrics: Any,
-    grid: Any,
-    objective: str,
-    recipe: str,
-    overrides: dict[str, Any],
-    store: str,
-    run_name: str,
-) -> None:
-    """Run the stage inside a pipeline: `grid` becomes an HTML page.
-
-    `statistics` orders the steps; its file is read from the store, beside the classifier's.
-    """
-    from epg.evaluation.grid import grid_html
-
-    del statistics
-    run = open_run(recipe, overrides, store, run_name)
-    manifest = Manifest.from_json(Path(shards.path).read_bytes())
-    record = evaluate(run, objective, manifest, Path(generator.path))
-    with tempfile.TemporaryDirectory(prefix="epg-grid-") as scratch:
-        png = fetch_output(run, record, "grid", Path(scratch) / "grid.png").read_bytes()
-    title = f"{run.recipe.name}: {objective}, one row per class"
-    Path(grid.path).write_text(grid_html(png, title), encoding="utf-8")
-    # Kubeflow keeps six decimals of a metric: the strings keep them all.
-    exact = {name: repr(value) for name, value in record.metrics.items()}
-    metrics.metadata["epg"] = json.dumps(exact)
-    for name, value in record.metrics.items():
-        if math.isfinite(value):
-            metrics.log_metric(name, float(value))
+evaluate_component = Component(
+    evaluate,
+    takes={"shards": Manifest.from_json, "generator": HandOver.from_json},
+    follows=("statistics",),
+    shows={"grid": "grid_page"},
+    measures="metrics",
+)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import io
 import itertools
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from epg.data.manifest import Manifest
 from epg.errors import UserError
-from epg.runs.entry import open_run, stage_entry
+from epg.runs.entry import Component
 from epg.runs.perform import perform
-from epg.runs.record import Outputs, StageRecord, fetch_output
+from epg.runs.record import Outputs, StageRecord
 from epg.runs.run import Run
 from epg.stages.catalog import STAGES
 from epg.stages.inputs import stored_manifest
@@ -38,17 +37,17 @@ _CLASSIFIER_BATCH = 64
 _READ_BATCH = 512
 
 
-def reference_statistics(run: Run, manifest: Manifest | None = None) -> StageRecord:
+def reference_statistics(run: Run, shards: Manifest | None = None) -> StageRecord:
     """Describe the held-out images; on the way, train the classifier that looks at them.
 
     Args:
         run: the run.
-        manifest: the shards; default: the run's.
+        shards: the manifest; default: the run's.
 
     Outputs: `statistics` (npz), and `classifier` (safetensors) where the recipe's features are
     its own.
     """
-    manifest = manifest or stored_manifest(run)
+    manifest = shards or stored_manifest(run)
     check_features(run)
     check_neighbours(run, manifest)
 
@@ -225,20 +224,9 @@ def _pack(description: Description, nearest: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-@stage_entry
-def reference_statistics_component(
-    shards: Any,
-    statistics: Any,
-    metrics: Any,
-    recipe: str,
-    overrides: dict[str, Any],
-    store: str,
-    run_name: str,
-) -> None:
-    """Run the stage inside a pipeline: `statistics` becomes the npz file."""
-    run = open_run(recipe, overrides, store, run_name)
-    record = reference_statistics(run, Manifest.from_json(Path(shards.path).read_bytes()))
-    fetch_output(run, record, "statistics", Path(statistics.path))
-    statistics.metadata["epg"] = json.dumps({**record.outputs["statistics"], **record.details})
-    for name, value in record.metrics.items():
-        metrics.log_metric(name, float(value))
+reference_statistics_component = Component(
+    reference_statistics,
+    takes={"shards": Manifest.from_json},
+    hands_over={"statistics": ()},
+    measures="metrics",
+)

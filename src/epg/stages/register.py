@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,32 +9,26 @@ from epg.config.loading import dump_recipe
 from epg.config.recipe import Recipe
 from epg.data.manifest import Manifest
 from epg.errors import UserError
-from epg.runs.entry import open_run, stage_entry
+from epg.runs.entry import Component
+from epg.runs.handover import HandOver, fetch_output
 from epg.runs.perform import perform
-from epg.runs.record import (
-    Outputs,
-    StageRecord,
-    fetch_output,
-    file_sha256,
-    load_record,
-    require_record,
-)
+from epg.runs.record import Outputs, StageRecord, load_record, require_record
 from epg.runs.run import Run
 from epg.runs.versions import versions
 from epg.stages.catalog import find_stage
-from epg.stages.inputs import stored_generator, stored_manifest
+from epg.stages.inputs import stored_manifest, stored_output
 from epg.telemetry.progress import StageReporter
 
 
 def register(
-    run: Run, objective: str, generator: Path | None = None, version: str | None = None
+    run: Run, objective: str, generator: HandOver | None = None, version: str | None = None
 ) -> StageRecord:
     """Register `<recipe name>-<objective>`; the same weights a second time change nothing.
 
     Args:
         run: the run.
         objective: `denoising` or `consistency`.
-        generator: weights (safetensors); default: the run's.
+        generator: where the weights lie; default: as the run's record says.
         version: default: the next free of v1, v2, ...
 
     Metrics of the record: `model`, `version`, `digest` (SHA-256 of the weights), `uri`.
@@ -52,26 +45,26 @@ def register(
             f"{gate.metrics.get('verdict')!r} ({gate.metrics.get('reason')}); train longer or "
             f"change gate.{objective} in the recipe"
         )
-    with tempfile.TemporaryDirectory(prefix="epg-register-") as scratch:
-        weights = generator or stored_generator(run, objective, Path(scratch))
-        inputs = {
-            "generator": file_sha256(weights),
-            "evaluation": evaluation.fingerprint,
-            "gate": gate.fingerprint,
-        }
+    weights = generator or stored_output(run, f"finetune-{objective}")
+    inputs = {
+        "generator": weights.sha256("generator"),
+        "evaluation": evaluation.fingerprint,
+        "gate": gate.fingerprint,
+    }
 
-        def work(reporter: StageReporter, outputs: Outputs) -> None:
-            del reporter
-            _register(run, objective, weights, evaluation, version, outputs)
+    def work(reporter: StageReporter, outputs: Outputs) -> None:
+        del reporter
+        path = weights.fetch(run.store, "generator", outputs.scratch / "model.safetensors")
+        _register(run, objective, path, evaluation, version, outputs)
 
-        return perform(
-            run,
-            stage,
-            config={"model": model_name(run.recipe, objective), "version": version},
-            inputs=inputs,
-            work=work,
-            always=not _still_registered(run, stage.name),
-        )
+    return perform(
+        run,
+        stage,
+        config={"model": model_name(run.recipe, objective), "version": version},
+        inputs=inputs,
+        work=work,
+        always=not _still_registered(run, stage.name),
+    )
 
 
 def model_name(recipe: Recipe, objective: str) -> str:
@@ -181,18 +174,6 @@ def _feature_network(recipe: Recipe, evaluation: StageRecord) -> str:
     return "Inception v3" if recipe.evaluate.features == "inception" else f"{recipe.name}-cnn"
 
 
-@stage_entry
-def register_component(
-    generator: Any,
-    metrics: Any,
-    objective: str,
-    recipe: str,
-    overrides: dict[str, Any],
-    store: str,
-    run_name: str,
-) -> str:
-    """Run the stage inside a pipeline; return the uri of the registered model."""
-    del metrics  # an edge of the graph; exact values come from the evaluation's record
-    run = open_run(recipe, overrides, store, run_name)
-    record = register(run, objective, Path(generator.path))
-    return str(record.metrics["uri"])
+register_component = Component(
+    register, takes={"generator": HandOver.from_json}, follows=("metrics",), returns="uri"
+)

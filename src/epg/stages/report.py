@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from epg.config.loading import available_recipes, dump_recipe, load_recipe
 from epg.errors import UserError
-from epg.runs.entry import open_run, stage_entry
+from epg.runs.entry import Component
+from epg.runs.handover import fetch_output
 from epg.runs.perform import perform
-from epg.runs.record import Outputs, StageRecord, fetch_output, load_record
+from epg.runs.record import Outputs, StageRecord, load_record
 from epg.runs.run import RECIPE_KEY, Run
 from epg.stages.catalog import STAGES
 from epg.telemetry.progress import EVENTS_VARIABLE, StageReporter
@@ -44,17 +45,17 @@ PICTURES = {
 _ENGINE_WORDS = {"COMPLETE": "SUCCEEDED", "CACHED": "SUCCEEDED"}
 
 
-def report(run: Run, status: FinalStatus | None = None) -> StageRecord:
+def report(run: Run, status: Any = None) -> StageRecord:
     """Write `report/report.html` and the PNG grids from the stage records of a run.
 
     Args:
         run: the run; nothing of it needs to be done.
-        status: what the engine says about the whole run, if it says anything.
+        status: what the engine says about the whole run (`final_status`), if it says anything.
     """
     from epg.report.page import render_page
 
     with tempfile.TemporaryDirectory(prefix="epg-report-") as scratch:
-        facts = _Finds(run, Path(scratch)).gather(status)
+        facts = _Finds(run, Path(scratch)).gather(final_status(status))
 
     def work(reporter: StageReporter, outputs: Outputs) -> None:
         page = render_page(facts).encode()
@@ -70,36 +71,15 @@ def report(run: Run, status: FinalStatus | None = None) -> StageRecord:
     return perform(run, STAGES["report"], config={}, inputs=inputs, work=work, always=True)
 
 
-@stage_entry
-def report_component(
-    page: Any,
-    status: Any,
-    recipe: str,
-    overrides: dict[str, Any],
-    store: str,
-    run_name: str,
-) -> None:
-    """Make the report as a pipeline step; `page.path` gets the same file.
-
-    Args:
-        page: KFP's output artifact (HTML).
-        status: KFP's PipelineTaskFinalStatus, or None.
-        recipe: recipe name, path or text.
-        overrides: settings on top of it.
-        store: root of the store.
-        run_name: name of the run.
-    """
-    run = open_run(recipe, overrides, store, run_name)
-    record = report(run, final_status(status))
-    path = Path(page.path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    run.store.get_file(record.outputs["report"]["key"], path)
+report_component = Component(report, shows={"page": "report"})
 
 
 def final_status(status: Any) -> FinalStatus | None:
     """Read KFP's PipelineTaskFinalStatus (an object, a dict, or None on older engines)."""
     from epg.report.facts import FinalStatus
 
+    if isinstance(status, FinalStatus):
+        return status
     if isinstance(status, Mapping):
         state, message = status.get("state"), status.get("error_message")
     else:

@@ -6,7 +6,6 @@ import io
 import json
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +17,8 @@ from epg.evaluation.inception_weights import WEIGHTS_URL
 from epg.measures import MEASURES
 from epg.model.files import save_weights
 from epg.model.generator import Generator
-from epg.runs.record import StageRecord, fetch_output
+from epg.runs.handover import HandOver, fetch_output
+from epg.runs.record import StageRecord
 from epg.runs.run import Run
 from epg.stages.evaluate import balanced_labels, evaluate, evaluate_component
 from epg.stages.inputs import stored_manifest
@@ -27,6 +27,7 @@ from epg.stages.reference_statistics import (
     reference_statistics_component,
 )
 from epg.stages.shard import shard
+from tests.toys.handed import artifact, hand_over
 
 SMALL = {
     "evaluate.num_samples": 40,
@@ -54,7 +55,7 @@ def reference(run) -> StageRecord:
 
 
 @pytest.fixture(scope="module")
-def weights(run, tmp_path_factory) -> Path:
+def weights_file(run, tmp_path_factory) -> Path:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "generator.safetensors"
     arguments = run.recipe.generator_arguments()
@@ -67,6 +68,11 @@ def weights(run, tmp_path_factory) -> Path:
     }
     save_weights(path, Generator(**arguments).state_dict(), header)
     return path
+
+
+@pytest.fixture(scope="module")
+def weights(run, weights_file) -> HandOver:
+    return hand_over(run, "finetune-denoising", generator=weights_file)
 
 
 @pytest.fixture(scope="module")
@@ -131,23 +137,14 @@ def test_another_sampler_is_another_evaluation(root, evaluated, weights):
     assert record.metrics["nfe"] > evaluated.metrics["nfe"]  # not what the weights' file says
 
 
-class Artifact(SimpleNamespace):
-    def log_metric(self, name: str, value: float) -> None:
-        assert type(value) is float
-        self.metadata[name] = value
-
-
-def artifact(path: Path) -> Artifact:
-    return Artifact(path=str(path), metadata={})
-
-
 def test_components_fill_their_artifacts(root, run, evaluated, reference, weights, tmp_path):
     common = {"recipe": "smoke", "overrides": SMALL, "store": str(root), "run_name": "a-run"}
     shards = artifact(tmp_path / "manifest.json")
     Path(shards.path).write_bytes(stored_manifest(run).to_json())
     statistics, metrics = artifact(tmp_path / "statistics"), artifact(tmp_path / "metrics")
     reference_statistics_component(shards=shards, statistics=statistics, metrics=metrics, **common)
-    assert Path(statistics.path).read_bytes() == output(run, reference, "statistics")
+    handed = HandOver.from_json(Path(statistics.path).read_bytes())
+    assert handed.sha256("statistics") == reference.outputs["statistics"]["sha256"]
     assert isinstance(statistics.metadata["epg"], str)
     assert metrics.metadata["num_images"] == float(reference.metrics["num_images"])
 
@@ -155,7 +152,7 @@ def test_components_fill_their_artifacts(root, run, evaluated, reference, weight
     evaluate_component(
         shards=shards,
         statistics=statistics,
-        generator=artifact(weights),
+        generator=artifact(tmp_path / "generator", weights.to_json()),
         metrics=metrics,
         grid=grid,
         objective="denoising",
@@ -181,7 +178,7 @@ def test_bad_settings_are_refused_before_work(root, run, reference, weights):
         evaluate(run, "gan")
 
 
-def test_fid_with_weights_comes_from_the_same_stages(root, run, weights, monkeypatch):
+def test_fid_with_weights_comes_from_the_same_stages(root, run, weights_file, monkeypatch):
     """A cheap network takes the place of the real one, whose weights cannot travel with tests."""
     from epg.evaluation import inception, inception_weights
     from epg.evaluation.features import Features
@@ -197,6 +194,7 @@ def test_fid_with_weights_comes_from_the_same_stages(root, run, weights, monkeyp
     shard(fid)
     reference = reference_statistics(fid)
     assert set(reference.outputs) == {"statistics"}
+    weights = hand_over(fid, "finetune-denoising", generator=weights_file)
     record = evaluate(fid, "denoising", generator=weights)
     absent = {"frechet_distance", "class_agreement", "svc_agreement"}
     absent.add("classifier_held_out_accuracy")

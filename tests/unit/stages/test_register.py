@@ -8,7 +8,6 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from epg.registry import list_models
 from epg.runs.record import StageRecord, load_record, record_key
 from epg.runs.run import Run
 from epg.stages.register import register, register_component
+from tests.toys.handed import artifact, hand_over
 
 WEIGHTS = b"weights of a generator"
 
@@ -122,24 +122,26 @@ def test_without_a_gate_nothing_is_registered(run: Run) -> None:
 
 def test_other_weights_under_a_version_are_refused(run: Run, tmp_path: Path) -> None:
     register(run, "denoising", version="v7")
-    other = tmp_path / "other.safetensors"
-    other.write_bytes(b"other")
+    path = tmp_path / "other.safetensors"
+    path.write_bytes(b"other")
+    other = hand_over(run, "finetune-denoising", generator=path)
     with pytest.raises(UserError, match="a version never changes"):
         register(run, "denoising", generator=other, version="v7")
     assert register(run, "denoising", generator=other).metrics["version"] == "v1"
 
 
 def test_component_returns_the_uri(run: Run, tmp_path: Path) -> None:
-    weights = tmp_path / "artifact"
+    weights = tmp_path / "weights"
     weights.write_bytes(WEIGHTS)
+    handed = hand_over(run, "finetune-denoising", generator=weights).to_json()
     uri = register_component(
-        SimpleNamespace(path=str(weights)),
-        SimpleNamespace(),
-        "denoising",
-        "digits",
-        {},
-        run.store_uri,
-        "try",
+        generator=artifact(tmp_path / "artifact", handed),
+        metrics=None,
+        objective="denoising",
+        recipe="digits",
+        overrides={},
+        store=run.store_uri,
+        run_name="try",
     )
     assert uri == f"{run.registry.uri}/digits-denoising/v1"
 
