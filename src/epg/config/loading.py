@@ -20,6 +20,8 @@ from epg.errors import UserError
 
 _MAX_BYTES = 1_000_000
 _MAX_ALIASES = 100
+#: Keys of earlier versions, and what took their place.
+RENAMED = {"evaluate.features": "evaluate.networks, a list such as [classifier]"}
 Lines = dict[tuple[str, ...], int]
 
 
@@ -57,6 +59,7 @@ def load_recipe(recipe: str, overrides: Mapping[str, Any] | None = None) -> Reci
     for key, value in (overrides or {}).items():
         _override(content, key, value)
         lines[tuple(key.split("."))] = 0
+    _refuse_renamed(content, where, lines)
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
@@ -157,6 +160,14 @@ def _override(content: dict[str, Any], key: str, value: Any) -> None:
     if not isinstance(section, dict):
         raise UserError(f"--set {key}: {'.'.join(parents)} is not a section of the recipe")
     section[last] = value
+
+
+def _refuse_renamed(content: dict[str, Any], where: str, lines: Lines) -> None:
+    for key, successor in RENAMED.items():
+        section, _, last = key.rpartition(".")
+        if isinstance(content.get(section), dict) and last in content[section]:
+            place = _place((section, last), where, lines)
+            raise UserError(f"{place}: {key} is no longer a key: write {successor}")
 
 
 def _explain(error: ValidationError, where: str, lines: Lines) -> str:

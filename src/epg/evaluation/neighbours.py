@@ -15,9 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from epg.data.reader import ShardReader
+from epg.evaluation.reading import once
+
 BLOCK_ROWS = 4096
 #: Larger images are averaged down to at most this before they are compared pixel by pixel.
 MAX_SIDE = 64
+#: Images whose nearest training image is looked for, and training images that are looked through.
+MAX_QUERIES = 1000
+MAX_TRAINING_IMAGES = 100_000
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
@@ -100,6 +106,16 @@ def nearest_distances(
                 chosen = nearest[first : first + block]
                 torch.minimum(chosen, part, out=chosen)
     return nearest.double().sqrt().cpu().numpy()
+
+
+def distances_to_training(
+    queries: NDArray[np.uint8], train: ShardReader, device: torch.device | str = "cpu"
+) -> NDArray[np.float64]:
+    """Distance in pixels of every query to its nearest training image: float64 [N].
+
+    Of large splits the same `MAX_TRAINING_IMAGES` are looked through every time.
+    """
+    return nearest_distances(queries, (x for x, _ in once(train, MAX_TRAINING_IMAGES)), device)
 
 
 def nearest_neighbour_ratio(samples: NDArray[Any], held_out: NDArray[Any]) -> float:

@@ -85,7 +85,7 @@ class Cell:
 
 def feature_name(facts: RunFacts) -> str:
     """Name the network in whose features distances are measured."""
-    if facts.recipe.evaluate.features == "inception":
+    if facts.recipe.evaluate.networks[0] == "inception":
         return "Inception"
     for stage in ("evaluate-denoising", "evaluate-consistency", "reference-statistics"):
         for source in (facts.metrics(stage), facts.details(stage)):

@@ -13,18 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from epg.data.manifest import Manifest
+from epg.evaluation.checks import check_evaluation
 from epg.stages.count_gflops import costs
 from epg.stages.entry import open_run, stage_entry
 from epg.stages.finetune import check_objective
 from epg.stages.inputs import stored_generator, stored_manifest
-from epg.stages.reference_statistics import (
-    MAX_QUERIES,
-    check_features,
-    check_neighbours,
-    distances_to_training,
-    load_network,
-)
-from epg.stages.reference_statistics import STAGE as REFERENCE
 from epg.stages.run import (
     Outputs,
     Run,
@@ -41,7 +34,7 @@ if TYPE_CHECKING:
     import torch
 
     from epg.data.reader import ShardReader
-    from epg.evaluation.features import Description
+    from epg.evaluation.features.base import Statistics
     from epg.evaluation.generate import Samples
     from epg.model.files import LoadedGenerator
 
@@ -66,9 +59,8 @@ def evaluate(
     """
     check_objective(objective)
     manifest = manifest or stored_manifest(run)
-    check_features(run)
-    check_neighbours(run, manifest)
-    reference = require_record(run, REFERENCE)
+    check_evaluation(run.recipe, manifest)
+    reference = require_record(run, "reference-statistics")
     with tempfile.TemporaryDirectory(prefix="epg-generator-") as scratch:
         weights = generator or stored_generator(run, objective, Path(scratch))
         inputs = {
@@ -157,69 +149,66 @@ class _Evaluation:
         self.outputs.put_bytes("trajectory", "trajectory.png", trajectory_strip(way))
 
     def _judge_features(self, samples: Samples, device: torch.device) -> None:
-        """Compare with the held-out images in the features of the recipe's network."""
+        """Compare with the held-out images in the features of every network of the recipe."""
+        from epg.evaluation.features.base import Statistics
+        from epg.evaluation.features.describing import describe
+        from epg.evaluation.features.networks import open_network
+
+        metrics, details = self.outputs.metrics, self.outputs.details
+        kinds = self.run.recipe.evaluate.networks
+        classifier = None
+        if "classifier" in kinds:
+            classifier = self._fetch("classifier", "classifier.safetensors")
+        networks = {kind: open_network(kind, classifier, device) for kind in kinds}
+        found = describe(list(networks.values()), self._batches(samples), device=device)
+        for (kind, network), description in zip(networks.items(), found, strict=True):
+            name = f"statistics-{kind}"
+            real = Statistics.from_npz(self._fetch(name, f"{name}.npz"))
+            figures = network.compare(real, description, samples.labels)
+            metrics |= figures.metrics
+            details |= figures.details
+            of_itself = self.reference.metrics
+            metrics |= {key: of_itself[key] for key in network.figures if key in of_itself}
+            suffix = "" if kind == kinds[0] else f"_{kind}"
+            metrics |= self._precision_recall(real, description, suffix, device)
+        details["feature_network"] = networks[kinds[0]].name
+        details["feature_networks"] = {kind: network.name for kind, network in networks.items()}
+
+    def _precision_recall(
+        self, real: Statistics, found: Statistics, suffix: str, device: torch.device
+    ) -> dict[str, float]:
+        """Those of the recipe's first network bear the plain names."""
         import torch
 
-        from epg.evaluation.features import describe
         from epg.evaluation.neighbours import precision_recall
 
-        settings, scratch = self.run.recipe.evaluate, self.outputs.scratch
-        classifier = None
-        if settings.features == "classifier":
-            path = scratch / "classifier.safetensors"
-            classifier = fetch_output(self.run, self.reference, "classifier", path)
-        name, network = load_network(self.run, classifier, device)
-        statistics = fetch_output(
-            self.run, self.reference, "statistics", scratch / "statistics.npz"
-        )
-        found = describe(network, self._batches(samples), device=device)
-        with np.load(statistics, allow_pickle=False) as file:
-            reference = {key: file[key] for key in file.files}
-        self._distances(found, reference)
         precision, recall = precision_recall(
-            torch.from_numpy(reference["features"]).to(device),
+            torch.from_numpy(real.features).to(device),
             torch.from_numpy(found.features).to(device),
-            settings.neighbours,
+            self.run.recipe.evaluate.neighbours,
         )
-        self.outputs.metrics |= {"precision": precision, "recall": recall}
-        self.outputs.details["feature_network"] = name
-        if classifier is not None:
-            accuracy = self.reference.metrics["classifier_held_out_accuracy"]
-            self.outputs.metrics["classifier_held_out_accuracy"] = accuracy
-            self._agreement("class", found.logits.argmax(1), samples)
+        return {f"precision{suffix}": precision, f"recall{suffix}": recall}
 
     def _batches(self, samples: Samples) -> Iterator[np.ndarray]:
         size = self.run.recipe.evaluate.batch_size
         for start in range(0, len(samples.images), size):
             yield samples.images[start : start + size]
 
-    def _distances(self, found: Description, reference: dict[str, np.ndarray]) -> None:
-        """Only Inception's distance is called FID."""
-        from epg.evaluation.frechet import Moments, frechet_distance, inception_score
-
-        count = int(reference["count"])
-        kept = reference["features"] if len(reference["features"]) == count else None
-        real = Moments(reference["mu"], reference["sigma"], count, kept)
-        distance = frechet_distance(real, found.moments)
-        if self.run.recipe.evaluate.features == "classifier":
-            self.outputs.metrics["frechet_distance"] = distance
-            return
-        assert found.spatial is not None
-        spatial = Moments(reference["mu_s"], reference["sigma_s"], count)
-        self.outputs.metrics |= {
-            "fid": distance,
-            "sfid": frechet_distance(spatial, found.spatial),
-            "inception_score": inception_score(found.logits),
-        }
+    def _fetch(self, name: str, filename: str) -> Path:
+        """Copy an output of the reference statistics."""
+        return fetch_output(self.run, self.reference, name, self.outputs.scratch / filename)
 
     def _judge_pixels(self, samples: Samples, train: ShardReader, device: torch.device) -> None:
         """Are they copies of training images, and what does an independent judge see in them?"""
-        from epg.evaluation.judge import svc_predictions
-        from epg.evaluation.neighbours import nearest_neighbour_ratio
+        from epg.evaluation.judge import agreement, svc_predictions
+        from epg.evaluation.neighbours import (
+            MAX_QUERIES,
+            distances_to_training,
+            nearest_neighbour_ratio,
+        )
 
         nearest = distances_to_training(samples.images[:MAX_QUERIES], train, device)
-        with np.load(self.outputs.scratch / "statistics.npz", allow_pickle=False) as file:
-            held_out = file["nearest_held_out"]
+        held_out = np.load(self._fetch("neighbours", "neighbours.npy"), allow_pickle=False)
         ratio = nearest_neighbour_ratio(nearest, held_out)
         self.outputs.metrics["nearest_neighbour_ratio"] = ratio
         svc = self.run.recipe.evaluate.svc
@@ -231,14 +220,9 @@ class _Evaluation:
                 penalty=svc.C,
                 pixel_max=svc.pixel_max,
             )
-            self._agreement("svc", predicted, samples)
-
-    def _agreement(self, judge: str, predicted: np.ndarray, samples: Samples) -> None:
-        from epg.evaluation.judge import agreement
-
-        found = agreement(predicted, samples.labels, len(self.manifest.classes))
-        self.outputs.metrics[f"{judge}_agreement"] = found.overall
-        self.outputs.details[f"{judge}_agreement_by_class"] = found.by_class
+            seen = agreement(predicted, samples.labels, len(self.manifest.classes))
+            self.outputs.metrics["svc_agreement"] = seen.overall
+            self.outputs.details["svc_agreement_by_class"] = seen.by_class
 
     def _write_metrics(self) -> None:
         """Write `metrics.json`: strict JSON, in which a number that is none is null."""

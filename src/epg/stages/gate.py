@@ -16,12 +16,12 @@ from epg.telemetry.progress import StageReporter
 
 #: Metrics of `evaluate`, with what a recipe must have for them.
 KNOWN_METRICS: dict[str, str] = {
-    "frechet_distance": "evaluate.features: classifier",
-    "class_agreement": "evaluate.features: classifier",
-    "classifier_held_out_accuracy": "evaluate.features: classifier",
-    "fid": "evaluate.features: inception",
-    "sfid": "evaluate.features: inception",
-    "inception_score": "evaluate.features: inception",
+    "frechet_distance": "evaluate.networks: [classifier]",
+    "class_agreement": "evaluate.networks: [classifier]",
+    "classifier_held_out_accuracy": "evaluate.networks: [classifier]",
+    "fid": "evaluate.networks: [inception]",
+    "sfid": "evaluate.networks: [inception]",
+    "inception_score": "evaluate.networks: [inception]",
     "svc_agreement": "evaluate.svc",
     "precision": "",
     "recall": "",

@@ -22,7 +22,7 @@ model: {patch_size: 2, embed_dim: 128, depth: 3, num_heads: 4}
 pretrain: {steps: 400, batch_size: 256, learning_rate: 1.0e-3}
 denoising: {steps: 1200, batch_size: 256, learning_rate: 1.0e-3}
 consistency: {steps: 1000, batch_size: 256, learning_rate: 1.0e-3}
-evaluate: {features: classifier, num_samples: 1000, svc: {gamma: 0.001, C: 10, pixel_max: 16}}
+evaluate: {networks: [classifier], num_samples: 1000, svc: {gamma: 0.001, C: 10, pixel_max: 16}}
 gate:
   denoising: {svc_agreement: {min: 0.93}, nearest_neighbour_ratio: {min: 0.7}}
   consistency: {svc_agreement: {min: 0.85}, nearest_neighbour_ratio: {min: 0.7}}
