@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from epg.data.reader import ShardReader
+from epg.evaluation.precision import full_precision
 from epg.evaluation.reading import once
 
 BLOCK_ROWS = 4096
@@ -57,6 +58,7 @@ def neighbour_radii(features: Tensor, k: int, block: int = BLOCK_ROWS) -> Tensor
     return nearest(features, [features], k + 1, block)[:, k]  # the nearest is the row itself
 
 
+@full_precision()
 def precision_recall(
     reference: Tensor, samples: Tensor, k: int = 3, block: int = BLOCK_ROWS
 ) -> tuple[float, float]:
@@ -92,6 +94,7 @@ def pixels(images: NDArray[np.uint8], device: torch.device | str = "cpu") -> Ten
     return x.flatten(1)
 
 
+@full_precision()
 def distances_to_training(
     queries: NDArray[np.uint8], train: ShardReader, device: torch.device | str = "cpu"
 ) -> NDArray[np.float64]:

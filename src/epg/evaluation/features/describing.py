@@ -16,8 +16,10 @@ from torch import Tensor
 
 from epg.evaluation.features.base import Description, FeatureNetwork, Features
 from epg.evaluation.frechet import MomentAccumulator
+from epg.evaluation.precision import full_precision
 
 
+@full_precision()
 @torch.inference_mode()
 def describe(
     networks: Sequence[FeatureNetwork],

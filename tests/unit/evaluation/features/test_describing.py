@@ -10,15 +10,23 @@ from epg.evaluation.frechet import Moments
 
 
 class Looking:
-    """A network whose features are the pixels."""
+    """A network whose features are the pixels; it notes how float32 is computed meanwhile."""
 
     figures: tuple[str, ...] = ()
     name = "pixels"
 
-    def __init__(self, *, spatial: bool = False) -> None:
+    def __init__(self, *, spatial: bool = False, fails: bool = False) -> None:
         self.spatial = spatial
+        self.fails = fails
+        self.settings: list[tuple[str, str]] = []
 
     def describe(self, images: torch.Tensor) -> Features:
+        backends = torch.backends
+        self.settings.append(
+            (backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision)
+        )
+        if self.fails:
+            raise RuntimeError("out of memory")
         x = images.flatten(1).float()
         return Features(x, -x[:, :2], x[:, :3] if self.spatial else None)
 
@@ -60,3 +68,22 @@ def test_features_beyond_those_to_keep_count_in_the_moments_alone(images):
 def test_no_images_are_an_error():
     with pytest.raises(ValueError, match="no images"):
         describe([Looking()], [])
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_features_are_taken_in_full_float32(images, fails):
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision
+    assert before[1] == "tf32"  # torch's default, against which this guards
+    matmul.fp32_precision = "tf32"
+    network = Looking(fails=fails)
+    try:
+        if fails:
+            with pytest.raises(RuntimeError, match="out of memory"):
+                describe([network], [images])
+        else:
+            describe([network], [images])
+        assert network.settings == [("ieee", "ieee")]
+        assert matmul.fp32_precision == torch.backends.cudnn.conv.fp32_precision == "tf32"
+    finally:
+        matmul.fp32_precision = before[0]
