@@ -55,7 +55,7 @@ def evaluate(
         generator: weights (safetensors); default: the run's.
 
     Outputs: `metrics` (JSON), `samples` (npz: `arr_0` uint8 [N, H, W, C], `arr_1` labels),
-    `grid` and `trajectory` (PNG).
+    `grid` and `trajectory` (PNG), `grid_page` (the grid as a page of its own).
     """
     check_objective(objective)
     manifest = manifest or stored_manifest(run)
@@ -137,13 +137,15 @@ class _Evaluation:
 
     def _draw(self, loaded: LoadedGenerator, samples: Samples) -> None:
         from epg.evaluation.generate import trajectory
-        from epg.evaluation.grid import class_grid, trajectory_strip
+        from epg.evaluation.grid import class_grid, grid_html, trajectory_strip
 
         path = self.outputs.scratch / "samples.npz"
         np.savez(path, samples.images, samples.labels)
         self.outputs.put_file("samples", path)
         grid = class_grid(samples.images, samples.labels, per_class=_GRID_COLUMNS)
         self.outputs.put_bytes("grid", "grid.png", grid)
+        title = f"{self.run.recipe.name}: {self.objective}, one row per class"
+        self.outputs.put_bytes("grid_page", "grid.html", grid_html(grid, title).encode())
         labels = balanced_labels(min(_STRIP_IMAGES, len(loaded.classes)), len(loaded.classes))
         way = trajectory(loaded, labels, seed=self.run.recipe.seed, frames=_STRIP_FRAMES)
         self.outputs.put_bytes("trajectory", "trajectory.png", trajectory_strip(way))
@@ -252,20 +254,15 @@ def evaluate_component(
     store: str,
     run_name: str,
 ) -> None:
-    """Run the stage inside a pipeline: `grid` becomes an HTML page.
+    """Run the stage inside a pipeline: `grid` becomes the HTML page.
 
     `statistics` orders the steps; its file is read from the store, beside the classifier's.
     """
-    from epg.evaluation.grid import grid_html
-
     del statistics
     run = open_run(recipe, overrides, store, run_name)
     manifest = Manifest.from_json(Path(shards.path).read_bytes())
     record = evaluate(run, objective, manifest, Path(generator.path))
-    with tempfile.TemporaryDirectory(prefix="epg-grid-") as scratch:
-        png = fetch_output(run, record, "grid", Path(scratch) / "grid.png").read_bytes()
-    title = f"{run.recipe.name}: {objective}, one row per class"
-    Path(grid.path).write_text(grid_html(png, title), encoding="utf-8")
+    fetch_output(run, record, "grid_page", Path(grid.path))
     # Kubeflow keeps six decimals of a metric: the strings keep them all.
     exact = {name: repr(value) for name, value in record.metrics.items()}
     metrics.metadata["epg"] = json.dumps(exact)

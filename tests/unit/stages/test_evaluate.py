@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import math
@@ -123,6 +124,9 @@ def test_samples_are_class_balanced_and_pictures_open(run, evaluated):
         assert np.bincount(file["arr_1"]).tolist() == [4] * 10
     for name in ("grid", "trajectory"):
         Image.open(io.BytesIO(output(run, evaluated, name))).verify()
+    page = output(run, evaluated, "grid_page").decode()
+    assert "smoke: denoising, one row per class" in page
+    assert base64.b64encode(output(run, evaluated, "grid")).decode() in page
 
 
 def test_same_generator_is_judged_once(run, evaluated, weights, reference):
@@ -166,7 +170,7 @@ def test_components_fill_their_artifacts(root, run, evaluated, reference, weight
         objective="denoising",
         **common,
     )
-    assert "data:image/png;base64," in Path(grid.path).read_text()
+    assert Path(grid.path).read_bytes() == output(run, evaluated, "grid_page")
     exact = json.loads(metrics.metadata["epg"])
     name = "frechet_distance"
     assert float(exact[name]) == metrics.metadata[name] == evaluated.metrics[name]
