@@ -155,7 +155,7 @@ def example(images: np.ndarray | None = None, labels: np.ndarray | None = None) 
     grid = class_grid(images, labels)
     one_of_each = [images[labels == c][0] for c in range(10)]
     path = [[(x * (k / 9) + 128 * (1 - k / 9)) for x in one_of_each] for k in range(10)]
-    trajectory = trajectory_strip(np.array(path).astype(np.uint8), max_rows=4)
+    trajectory = trajectory_strip(np.array(path).astype(np.uint8)[:, :4])
     strips = class_strips(images, labels, range(10))
     return RunFacts(
         name="digits",

@@ -9,8 +9,6 @@ Shapes: `N` batch, `H W` pixels; NHWC images in, NCHW inside.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -27,7 +25,7 @@ from torchvision.models.inception import (
 )
 
 from epg.evaluation.features.base import Description, Features, Figures, Statistics
-from epg.evaluation.features.inception_weights import WEIGHTS_SHA256, require_inception_weights
+from epg.evaluation.features.inception_weights import require_inception_weights
 from epg.evaluation.frechet import frechet_distance, inception_score
 
 FEATURE_DIM = 2048
@@ -184,18 +182,12 @@ def _interpolation(length: int, size: int) -> Tensor:
     return matrix.index_put_((index, high), weight, accumulate=True)
 
 
-def load_inception(
-    path: str | Path | None = None,
-    *,
-    device: torch.device | str = "cpu",
-    sha256: str = WEIGHTS_SHA256,
-) -> FidInception:
-    """Load the weight file strictly, its digest checked first, and fold it for speed.
+def load_inception(device: torch.device | str = "cpu") -> FidInception:
+    """Load the file that `EPG_INCEPTION_WEIGHTS` names, strictly, and fold it for speed.
 
-    Arguments and errors are those of `require_inception_weights`.
+    Errors are those of `require_inception_weights`, which looks at its digest first.
     """
-    file = require_inception_weights(path, sha256=sha256)
-    state = torch.load(file, map_location="cpu", weights_only=True)
+    state = torch.load(require_inception_weights(), map_location="cpu", weights_only=True)
     with torch.device("meta"):  # no time for random weights that are replaced at once
         model = FidInception()
     model.load_state_dict(state, assign=True)

@@ -21,7 +21,7 @@ def _inception(weights: Path | None, device: torch.device) -> FeatureNetwork:
     from epg.evaluation.features.inception import load_inception
 
     del weights  # published ones, which `EPG_INCEPTION_WEIGHTS` names
-    return load_inception(device=device)
+    return load_inception(device)
 
 
 NETWORKS: dict[str, Callable[[Path | None, torch.device], FeatureNetwork]] = {

@@ -28,8 +28,8 @@ def shapes() -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> tuple[Path, str]:
-    """A file like the published one, which cannot travel with the tests, and its digest.
+def file(tmp_path_factory) -> Path:
+    """A file like the published one, which cannot travel with the tests.
 
     Random weights that keep the activations' size; no `num_batches_tracked`, as in old files.
     """
@@ -47,7 +47,20 @@ def weights(tmp_path_factory) -> tuple[Path, str]:
             state[name] = torch.randn(value.shape, generator=generator) * 0.1
     path = tmp_path_factory.mktemp("weights") / "weights.pth"
     torch.save(state, path)
-    return path, hashlib.sha256(path.read_bytes()).hexdigest()
+    return path
+
+
+def publish(path: Path, monkeypatch) -> None:
+    """Let a file pass for the published one."""
+    monkeypatch.setenv("EPG_INCEPTION_WEIGHTS", str(path))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(inception_weights, "WEIGHTS_SHA256", digest)
+
+
+@pytest.fixture
+def weights(file, monkeypatch) -> Path:
+    publish(file, monkeypatch)
+    return file
 
 
 def test_names_and_shapes_are_those_of_the_published_file():
@@ -65,7 +78,7 @@ def test_names_and_shapes_are_those_of_the_published_file():
 
 
 def test_features_have_the_published_widths(weights):
-    model = load_inception(weights[0], sha256=weights[1])
+    model = load_inception()
     images = torch.randint(0, 256, (1, 40, 40, 3), dtype=torch.uint8)
     found = model.describe(images)
     assert found.pool.shape == (1, 2048)
@@ -80,7 +93,7 @@ def test_features_have_the_published_widths(weights):
 
 
 def test_figures_are_fid_sfid_and_the_inception_score(weights):
-    model = load_inception(weights[0], sha256=weights[1])
+    model = load_inception()
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
     (found,) = describe([model], [images])
     metrics, details = model.compare(found, found, np.zeros(2, np.int64))
@@ -95,21 +108,21 @@ def test_figures_are_fid_sfid_and_the_inception_score(weights):
 def test_folding_changes_speed_and_no_feature(weights):
     with torch.device("meta"):
         plain = FidInception().eval()
-    plain.load_state_dict(torch.load(weights[0], weights_only=True), assign=True)
+    plain.load_state_dict(torch.load(weights, weights_only=True), assign=True)
     images = torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8)
-    folded = load_inception(weights[0], sha256=weights[1])
+    folded = load_inception()
     for one, other in zip(plain.describe(images), folded.describe(images), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
-def test_file_must_have_every_weight_and_no_other(weights, tmp_path):
-    state = torch.load(weights[0], weights_only=True)
+def test_file_must_have_every_weight_and_no_other(file, tmp_path, monkeypatch):
+    state = torch.load(file, weights_only=True)
     state["AuxLogits.fc.weight"] = state.pop("fc.weight")
     path = tmp_path / "other.pth"
     torch.save(state, path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    publish(path, monkeypatch)
     with pytest.raises(RuntimeError, match=r"fc\.weight"):
-        load_inception(path, sha256=digest)
+        load_inception()
 
 
 def test_only_uint8_images_with_channels_last():
@@ -152,8 +165,10 @@ def test_another_file_is_refused_before_it_is_read(tmp_path, monkeypatch):
     path = tmp_path / "weights.pth"
     torch.save({"fc.weight": torch.zeros(1)}, path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setenv("EPG_INCEPTION_WEIGHTS", str(path))
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("read before it was checked"))
     with pytest.raises(UserError, match=f"SHA-256 is {digest}") as caught:
-        load_inception(path)
+        load_inception()
     assert_helpful(str(caught.value))
-    assert require_inception_weights(path, sha256=digest) == path
+    monkeypatch.setattr(inception_weights, "WEIGHTS_SHA256", digest)
+    assert require_inception_weights(path) == path
