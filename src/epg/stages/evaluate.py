@@ -6,7 +6,7 @@ import json
 import math
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,25 +14,20 @@ import numpy as np
 
 from epg.data.manifest import Manifest
 from epg.evaluation.checks import check_evaluation
+from epg.runs.entry import open_run, stage_entry
+from epg.runs.perform import perform
+from epg.runs.record import Outputs, StageRecord, fetch_output, file_sha256, require_record
+from epg.runs.run import Run
+from epg.stages.catalog import find_stage
 from epg.stages.count_gflops import costs
-from epg.stages.entry import open_run, stage_entry
-from epg.stages.finetune import check_objective
 from epg.stages.inputs import stored_generator, stored_manifest
-from epg.stages.run import (
-    Outputs,
-    Run,
-    StageRecord,
-    fetch_output,
-    file_sha256,
-    perform,
-    require_record,
-)
 from epg.stages.settings import evaluation_config
 from epg.telemetry.progress import StageReporter
 
 if TYPE_CHECKING:
     import torch
 
+    from epg.config.sampling import SamplingConfig
     from epg.data.reader import ShardReader
     from epg.evaluation.features.base import Statistics
     from epg.evaluation.generate import Samples
@@ -57,7 +52,7 @@ def evaluate(
     Outputs: `metrics` (JSON), `samples` (npz: `arr_0` uint8 [N, H, W, C], `arr_1` labels),
     `grid` and `trajectory` (PNG), `grid_page` (the grid as a page of its own).
     """
-    check_objective(objective)
+    stage = find_stage("evaluate", objective)
     manifest = manifest or stored_manifest(run)
     check_evaluation(run.recipe, manifest)
     reference = require_record(run, "reference-statistics")
@@ -74,7 +69,7 @@ def evaluate(
 
         return perform(
             run,
-            f"evaluate-{objective}",
+            stage,
             config=evaluation_config(run.recipe, objective),
             inputs=inputs,
             work=work,
@@ -104,9 +99,7 @@ class _Evaluation:
         from epg.model.files import load_generator
 
         device = prepare_device()
-        # Sampling is the recipe's as it is now; the file remembers the one it was trained with.
-        recipe = self.run.recipe.model_dump(mode="json")
-        loaded = replace(load_generator(weights), recipe=recipe)
+        loaded = load_generator(weights)
         samples = self._generate(loaded)
         self._draw(loaded, samples)
         train = ShardReader(self.run.store, self.manifest, "train")
@@ -117,6 +110,11 @@ class _Evaluation:
         self.outputs.details["device"] = str(device)
         self._write_metrics()
 
+    @property
+    def _sampling(self) -> SamplingConfig:
+        """The recipe's as it is now; the file remembers what it was trained with."""
+        return self.run.recipe.sampling(self.objective)
+
     def _generate(self, loaded: LoadedGenerator) -> Samples:
         from epg.evaluation.generate import generate
 
@@ -126,6 +124,7 @@ class _Evaluation:
             balanced_labels(settings.num_samples, len(loaded.classes)),
             seed=self.run.recipe.seed,
             batch_size=settings.batch_size,
+            sampling=self._sampling,
             on_progress=lambda done, total, values: self.reporter.progress(
                 done, total, "images", **values
             ),
@@ -147,7 +146,13 @@ class _Evaluation:
         title = f"{self.run.recipe.name}: {self.objective}, one row per class"
         self.outputs.put_bytes("grid_page", "grid.html", grid_html(grid, title).encode())
         labels = balanced_labels(min(_STRIP_IMAGES, len(loaded.classes)), len(loaded.classes))
-        way = trajectory(loaded, labels, seed=self.run.recipe.seed, frames=_STRIP_FRAMES)
+        way = trajectory(
+            loaded,
+            labels,
+            seed=self.run.recipe.seed,
+            frames=_STRIP_FRAMES,
+            sampling=self._sampling,
+        )
         self.outputs.put_bytes("trajectory", "trajectory.png", trajectory_strip(way))
 
     def _judge_features(self, samples: Samples, device: torch.device) -> None:

@@ -136,7 +136,7 @@ class Consistency(_Finetuning):
         t = log_normal_sigmas(
             len(clean), config.sigma_log_mean, config.sigma_log_std, random, clean.device
         ).clamp(diffusion.sigma_min, diffusion.sigma_max)
-        stage = stage_at(step, config.steps, config.num_stages)
+        stage = stage_at(step, config.steps_per_stage)
         r = pair_level(t, stage, config.ratio_base, diffusion.sigma_min)
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:

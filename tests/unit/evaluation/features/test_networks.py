@@ -8,21 +8,19 @@ from epg.config.recipe import EvaluateConfig
 from epg.evaluation.features.classifier import Classifier, ClassifierShape, save_classifier
 from epg.evaluation.features.inception import FidInception
 from epg.evaluation.features.networks import NETWORKS, open_network
-from epg.stages.gate import KNOWN_METRICS
+from epg.measures import MEASURES
+from epg.measures import NETWORKS as NAMED
 
 
 def test_a_recipe_can_name_what_can_be_opened():
     (member,) = get_args(EvaluateConfig.model_fields["networks"].annotation)
-    assert set(get_args(member)) == set(NETWORKS)
+    assert set(get_args(member)) == set(NETWORKS) == set(NAMED)
 
 
-def test_figures_belong_to_one_network_each():
-    figures = Classifier.figures + FidInception.figures
-    assert len(set(figures)) == len(figures)
-    wants = {name: needs for name, needs in KNOWN_METRICS.items() if "networks" in needs}
-    assert set(figures) == set(wants)
+def test_figures_are_those_of_the_table_of_measures():
     for kind, network in (("classifier", Classifier), ("inception", FidInception)):
-        assert {wants[name] for name in network.figures} == {f"evaluate.networks: [{kind}]"}
+        wanted = {measure.name for measure in MEASURES if measure.networks == (kind,)}
+        assert set(network.figures) == wanted
 
 
 def test_the_runs_own_classifier_is_opened_from_its_file(tmp_path):
