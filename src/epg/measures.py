@@ -87,7 +87,7 @@ class Measure:
         """What a recipe must have for it: `evaluate.svc`; empty where it is always measured."""
         if self.setting or len(self.networks) != 1:
             return self.setting
-        return f"evaluate.features: {self.networks[0]}"
+        return f"evaluate.networks: [{self.networks[0]}]"
 
     @property
     def base(self) -> str:

@@ -24,7 +24,10 @@ _MAX_ALIASES = 100
 Lines = dict[tuple[str, ...], int]
 
 #: Keys of earlier versions -> what says it now; the new key's own description explains it.
-RENAMED = {"consistency.num_stages": "consistency.steps_per_stage"}
+RENAMED = {
+    "consistency.num_stages": "consistency.steps_per_stage",
+    "evaluate.features": "evaluate.networks",
+}
 
 
 class _Loader(yaml.SafeLoader):

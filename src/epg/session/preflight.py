@@ -177,8 +177,8 @@ def _absolute(store: str) -> str:
 
 def _environment(request: RunRequest, run: Run) -> dict[str, str]:
     found: dict[str, str] = {}
-    if run.recipe.evaluate.features == "inception" or request.inception_weights:
-        from epg.evaluation.inception_weights import (
+    if "inception" in run.recipe.evaluate.networks or request.inception_weights:
+        from epg.evaluation.features.inception_weights import (
             WEIGHTS_VARIABLE,
             require_inception_weights,
         )

@@ -171,7 +171,8 @@ def _feature_network(recipe: Recipe, evaluation: StageRecord) -> str:
         named = evaluation.details.get(key) or evaluation.metrics.get(key)
         if isinstance(named, str) and named != "classifier":
             return named
-    return "Inception v3" if recipe.evaluate.features == "inception" else f"{recipe.name}-cnn"
+    first = recipe.evaluate.networks[0]
+    return "Inception v3" if first == "inception" else f"{recipe.name}-cnn"
 
 
 register_component = Component(

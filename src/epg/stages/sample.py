@@ -27,7 +27,7 @@ def sample(
     seed: int = 0,
     batch_size: int = 256,
 ) -> dict[str, float | int]:
-    """Sample `num` images, spread evenly over the classes, into a `.npz` or a `.png`.
+    """Sample `num` images, the classes by turns, into a `.npz` or a `.png`.
 
     Args:
         model: path of a weights file or folder, or a registered `NAME` or `NAME:VERSION`.
@@ -56,7 +56,8 @@ def sample(
     with tempfile.TemporaryDirectory(prefix="epg-sample-") as scratch:
         loaded = load_generator(_locate(model, registry, Path(scratch)))
         chosen = class_indices(classes, loaded.classes)
-        labels = np.array(sorted(chosen[i % len(chosen)] for i in range(num)), dtype=np.int64)
+        # They go round the classes: scores over splits need all of them in every split.
+        labels = np.resize(np.array(chosen, dtype=np.int64), num)
         samples = generate(
             loaded,
             labels,

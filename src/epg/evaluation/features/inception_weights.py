@@ -21,21 +21,18 @@ WEIGHTS_BYTES = 95_628_359
 WEIGHTS_VARIABLE = "EPG_INCEPTION_WEIGHTS"
 
 
-def require_inception_weights(
-    path: str | Path | None = None, *, sha256: str = WEIGHTS_SHA256
-) -> Path:
+def require_inception_weights(path: str | Path | None = None) -> Path:
     """Return the weight file's path once it is known to be the right one.
 
     Args:
         path: the file; None: what `EPG_INCEPTION_WEIGHTS` names.
-        sha256: digest that it must have. Only tests give another one.
 
     Raises:
         UserError: one line with URL, digest and what to do, when it is missing or another file.
     """
     given = str(path or os.environ.get(WEIGHTS_VARIABLE, ""))
     remedy = (
-        f"download {WEIGHTS_URL} (SHA-256 {sha256}) and give it with "
+        f"download {WEIGHTS_URL} (SHA-256 {WEIGHTS_SHA256}) and give it with "
         f"`--inception-weights PATH` or {WEIGHTS_VARIABLE}"
     )
     if not given:
@@ -47,6 +44,6 @@ def require_inception_weights(
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"Inception weights {given}: cannot read ({reason}): {remedy}") from error
-    if found != sha256:
+    if found != WEIGHTS_SHA256:
         raise UserError(f"Inception weights {given}: SHA-256 is {found}, another file: {remedy}")
     return file
