@@ -60,7 +60,7 @@ def count_gflops(run: Run) -> StageRecord:
         del reporter
         outputs.metrics.update(config["costs"])
 
-    return perform(run, STAGE, config=config, inputs={}, work=work)
+    return perform(run, STAGE, config=config, inputs={}, work=work, tells="costs")
 
 
 @stage_entry

@@ -86,6 +86,7 @@ def evaluate(
             config=evaluation_config(run.recipe, objective),
             inputs=inputs,
             work=work,
+            tells="evaluation",
         )
 
 

@@ -72,7 +72,15 @@ def finetune(
             outputs.put_file("generator", path)
             outputs.metrics["parameters"] = sum(t.numel() for t in weights.values())
 
-        record = perform(run, stage, config=config, inputs=inputs, work=work, refuse_changed=True)
+        record = perform(
+            run,
+            stage,
+            config=config,
+            inputs=inputs,
+            work=work,
+            refuse_changed=True,
+            tells="training",
+        )
     drop_checkpoints(run, stage)
     return record
 

@@ -97,6 +97,7 @@ def gate(run: Run, objective: str) -> StageRecord:
         config={"gate": bounds},
         inputs={"metrics": evaluation.outputs["metrics"]["sha256"]},
         work=work,
+        tells="verdict",
     )
 
 

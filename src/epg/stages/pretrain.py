@@ -58,7 +58,9 @@ def pretrain(run: Run, manifest: Manifest | None = None) -> StageRecord:
             )
             outputs.put_file(kind, path)
 
-    record = perform(run, STAGE, config=config, inputs=inputs, work=work, refuse_changed=True)
+    record = perform(
+        run, STAGE, config=config, inputs=inputs, work=work, refuse_changed=True, tells="training"
+    )
     drop_checkpoints(run, STAGE)
     return record
 

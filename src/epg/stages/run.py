@@ -28,7 +28,7 @@ from epg.stages.settings import training_config
 from epg.stages.versions import versions
 from epg.store import Store, open_store
 from epg.store.base import ObjectNotFound
-from epg.telemetry.outcomes import Outcome, push_outcome
+from epg.telemetry.outcomes import OutcomeKind, StageOutcome, push_outcome
 from epg.telemetry.progress import StageReporter
 
 #: Stages that take long and are never thrown away because a setting changed.
@@ -203,6 +203,7 @@ def perform(
     work: Callable[[StageReporter, Outputs], None],
     refuse_changed: bool = False,
     always: bool = False,
+    tells: OutcomeKind = "nothing",
 ) -> StageRecord:
     """Do a stage's work, or reuse its earlier result when nothing that it depends on changed.
 
@@ -215,6 +216,7 @@ def perform(
         refuse_changed: raise `UserError` instead of replacing an earlier result that was made
             with other settings (training stages: their work is worth hours).
         always: never reuse.
+        tells: what its metrics are of, for those who watch outcomes.
     """
     reporter = StageReporter(stage)
     digest = fingerprint(stage, config, inputs)
@@ -256,9 +258,16 @@ def perform(
     )
     run.store.put_bytes(record_key(stage), json.dumps(asdict(record), indent=1).encode())
     run.store.delete(f"failures/{stage}.json")
-    seconds = record.duration_seconds
     push_outcome(
-        Outcome(stage, run.recipe.name, run.name, record.metrics, seconds, finished.timestamp()),
+        StageOutcome(
+            kind=tells,
+            step=stage,
+            recipe=run.recipe.name,
+            run=run.name,
+            metrics=record.metrics,
+            duration_seconds=record.duration_seconds,
+            finished=finished.timestamp(),
+        ),
         warn=reporter.warning,
     )
     reporter.finished({k: v for k, v in outputs.metrics.items() if isinstance(v, int | float)})

@@ -79,7 +79,7 @@ def shard(run: Run) -> StageRecord:
             report=manifest.report, class_counts=manifest.class_counts, classes=manifest.classes
         )
 
-    return perform(run, STAGE, config=config, inputs=inputs, work=work)
+    return perform(run, STAGE, config=config, inputs=inputs, work=work, tells="shards")
 
 
 def _sharded_elsewhere(run: Run, config: dict[str, Any], missing: UserError) -> StageRecord:
