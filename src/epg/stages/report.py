@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from epg.config.loading import available_recipes, dump_recipe, load_recipe
 from epg.errors import UserError
@@ -47,6 +47,35 @@ PICTURES = {
 
 #: The server calls a group of steps that succeeded COMPLETE (2.17), the local runner SUCCEEDED.
 _ENGINE_WORDS = {"COMPLETE": "SUCCEEDED", "CACHED": "SUCCEEDED"}
+
+
+class _Stage(NamedTuple):
+    name: str
+    step: str
+    objective: str
+    kind: str
+    needs: tuple[str, ...]
+
+
+def page_stages() -> tuple[_Stage, ...]:
+    """Return the stages that the page tells of, in the order of the pipeline."""
+    shared = (
+        _Stage("shard", "shard", "", "preparing", ()),
+        _Stage("reference-statistics", "reference-statistics", "", "computing", ("shard",)),
+        _Stage("pretrain", "pretrain", "", "training", ("shard",)),
+        _Stage("count-gflops", "count-gflops", "", "preparing", ()),
+    )
+    branch = (
+        ("finetune", "training", ("pretrain",), ()),
+        ("evaluate", "judging", ("reference-statistics",), ("finetune",)),
+        ("gate", "deciding", (), ("evaluate",)),
+        ("register", "deciding", (), ("gate",)),
+    )
+    return shared + tuple(
+        _Stage(f"{step}-{o}", step, o, kind, (*needs, *(f"{need}-{o}" for need in own)))
+        for step, kind, needs, own in branch
+        for o in ("denoising", "consistency")
+    )
 
 
 def report(run: Run, status: FinalStatus | None = None) -> StageRecord:
@@ -125,14 +154,15 @@ class _Finds:
 
     def gather(self, status: FinalStatus | None) -> RunFacts:
         """Read all that the page shows."""
-        from epg.report.facts import STAGES, TRAINING_STAGES, RunFacts
+        from epg.report.facts import RunFacts
         from epg.report.results import shown_labels
 
         run = self.run
-        for stage in STAGES:
-            record = self._try(load_record, run, stage)
+        stages = page_stages()
+        for stage in stages:
+            record = self._try(load_record, run, stage.name)
             if record is not None:
-                self.records[stage] = record
+                self.records[stage.name] = record
         manifest = self._manifest()
         pictures = {name: self._output(*place) for name, place in PICTURES.items()}
         argument, settings = recipe_settings(run)
@@ -140,6 +170,7 @@ class _Finds:
             name=run.name,
             store_uri=run.store_uri,
             recipe=run.recipe,
+            stages=stages,
             recipe_text=dump_recipe(run.recipe),
             recipe_argument=argument,
             settings=settings,
@@ -149,11 +180,11 @@ class _Finds:
             reused=reused_stages(),
             dataset=_dataset(manifest),
             images={name: png for name, png in pictures.items() if png},
-            series={stage: self._series(stage) for stage in TRAINING_STAGES},
+            series={s.name: self._series(s.name) for s in stages if s.kind == "training"},
             notes=self.notes,
             generated=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        sheets, strips = self._samples(manifest, shown_labels(facts))
+        sheets, strips = self._samples(manifest, facts.objectives, shown_labels(facts))
         return replace(facts, sheets=sheets, strips=strips)
 
     def _try(self, read: Callable[..., T], *arguments: Any) -> T | None:
@@ -209,16 +240,15 @@ class _Finds:
         return found
 
     def _samples(
-        self, manifest: Manifest | None, labels: list[int]
+        self, manifest: Manifest | None, objectives: list[str], labels: list[int]
     ) -> tuple[dict[str, bytes], dict[str, dict[int, bytes]]]:
         """Return a sheet of each model's images, and rows by label of them and of real ones."""
         import numpy as np
 
-        from epg.report.facts import OBJECTIVES
         from epg.report.images import class_sheet, class_strips
 
         sheets, strips = {}, {}
-        for objective in OBJECTIVES:
+        for objective in objectives:
             data = self._output(f"evaluate-{objective}", "samples", MAX_SAMPLE_BYTES)
             if not data:
                 continue
