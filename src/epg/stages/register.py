@@ -128,7 +128,7 @@ def _card(run: Run, objective: str, evaluation: StageRecord) -> str:
             data=_data_facts(manifest),
             settings=_settings(run.recipe, objective),
             metrics=evaluation.metrics,
-            features=_feature_network(run.recipe, evaluation),
+            features=evaluation.details["feature_network"],
             versions={name: versions().get(name, "unknown") for name in ("epg", "torch")},
         )
     )

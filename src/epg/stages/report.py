@@ -24,6 +24,7 @@ from epg.runs.handover import fetch_output
 from epg.runs.perform import perform
 from epg.runs.record import Outputs, StageRecord, load_record
 from epg.runs.run import RECIPE_KEY, Run
+from epg.runs.stage import Stage
 from epg.stages.catalog import STAGES
 from epg.telemetry.progress import EVENTS_VARIABLE, StageReporter
 
@@ -74,6 +75,11 @@ def report(run: Run, status: Any = None) -> StageRecord:
 report_component = Component(report, shows={"page": "report"})
 
 
+def shown_stages() -> list[Stage]:
+    """Return the stages that the page tells of: all but the one that makes it."""
+    return [stage for stage in STAGES.values() if stage.step != "report"]
+
+
 def final_status(status: Any) -> FinalStatus | None:
     """Read KFP's PipelineTaskFinalStatus (an object, a dict, or None on older engines)."""
     from epg.report.facts import FinalStatus
@@ -100,14 +106,15 @@ class _Finds:
 
     def gather(self, status: FinalStatus | None) -> RunFacts:
         """Read all that the page shows."""
-        from epg.report.facts import STAGES, TRAINING_STAGES, RunFacts
+        from epg.report.facts import RunFacts
         from epg.report.results import shown_labels
 
         run = self.run
-        for stage in STAGES:
-            record = self._try(load_record, run, stage)
+        stages = shown_stages()
+        for stage in stages:
+            record = self._try(load_record, run, stage.name)
             if record is not None:
-                self.records[stage] = record
+                self.records[stage.name] = record
         manifest = self._manifest()
         pictures = {name: self._output(*place) for name, place in PICTURES.items()}
         argument, settings = recipe_settings(run)
@@ -115,6 +122,7 @@ class _Finds:
             name=run.name,
             store_uri=run.store_uri,
             recipe=run.recipe,
+            stages=stages,
             recipe_text=dump_recipe(run.recipe),
             recipe_argument=argument,
             settings=settings,
@@ -124,11 +132,11 @@ class _Finds:
             reused=reused_stages(),
             dataset=_dataset(manifest),
             images={name: png for name, png in pictures.items() if png},
-            series={stage: self._series(stage) for stage in TRAINING_STAGES},
+            series={s.name: self._series(s.name) for s in stages if s.kind == "training"},
             notes=self.notes,
             generated=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        sheets, strips = self._samples(manifest, shown_labels(facts))
+        sheets, strips = self._samples(manifest, facts.objectives, shown_labels(facts))
         return replace(facts, sheets=sheets, strips=strips)
 
     def _try(self, read: Callable[..., T], *arguments: Any) -> T | None:
@@ -184,16 +192,15 @@ class _Finds:
         return found
 
     def _samples(
-        self, manifest: Manifest | None, labels: list[int]
+        self, manifest: Manifest | None, objectives: list[str], labels: list[int]
     ) -> tuple[dict[str, bytes], dict[str, dict[int, bytes]]]:
         """Return a sheet of each model's images, and rows by label of them and of real ones."""
         import numpy as np
 
-        from epg.report.facts import OBJECTIVES
         from epg.report.images import class_sheet, class_strips
 
         sheets, strips = {}, {}
-        for objective in OBJECTIVES:
+        for objective in objectives:
             data = self._output(f"evaluate-{objective}", "samples", MAX_SAMPLE_BYTES)
             if not data:
                 continue

@@ -12,6 +12,7 @@ from epg.config.loading import load_recipe
 from epg.evaluation.grid import class_grid, trajectory_strip
 from epg.report.facts import Dataset, RunFacts
 from epg.report.images import class_sheet, class_strips
+from epg.stages.report import shown_stages
 
 RECIPE = """
 name: digits
@@ -161,6 +162,7 @@ def example(images: np.ndarray | None = None, labels: np.ndarray | None = None) 
         name="digits",
         store_uri="file:///home/ada/epg/runs",
         recipe=load_recipe(RECIPE),
+        stages=shown_stages(),
         recipe_text=RECIPE.strip(),
         recipe_argument="digits",
         records=records(),

@@ -54,7 +54,7 @@ def make_run(tmp_path: Path, bounds: dict, metrics: dict = METRICS) -> Run:
         (
             {"recall_inception": {"min": 0}},
             "fail",
-            "recall_inception was not measured (it needs evaluate.networks: [inception)",
+            "recall_inception was not measured (it needs evaluate.networks: [inception])",
         ),
     ],
 )
