@@ -15,7 +15,7 @@ from epg.errors import UserError
 from epg.stages.run import Run, check_run_name, check_unchanged, record_key
 
 if TYPE_CHECKING:
-    from epg.store.lock import RunLock
+    from epg.store.lease import Lease
 
 #: Files of `epg run` itself, beside the run's results.
 LOG, EVENTS, KFP = "run.log", "events.jsonl", "kfp"
@@ -112,11 +112,11 @@ def check_stage(stage: str) -> None:
         raise UserError(f"--from {stage}: no such stage{hint}: {', '.join(STAGES)}")
 
 
-def run_lock(run: Run, owner: str) -> RunLock:
-    """Return the lock that keeps a second process off the run's results, to be entered."""
-    from epg.store.lock import RunLock
+def run_lock(run: Run, owner: str) -> Lease:
+    """Return the lease that keeps a second process off the run's results, to be entered."""
+    from epg.store.lease import Lease
 
-    return RunLock(run.store, "lock", owner)
+    return Lease(run.store, "lock", owner)
 
 
 def probe(run: Run) -> None:

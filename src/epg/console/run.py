@@ -31,7 +31,7 @@ from epg.errors import UserError
 from epg.stages.guard import LAUNCHER_VARIABLE, launcher_name
 
 if TYPE_CHECKING:
-    from epg.store.lock import RunLock
+    from epg.store.lease import Lease
 
 _POLL_SECONDS = 0.1
 USER_ERROR, CRASH = 2, 1
@@ -57,7 +57,7 @@ def run(request: Request) -> int:
             return 128 + interrupt.number
 
 
-def _run_locked(plan: Plan, request: Request, begun: float, lock: RunLock) -> int:
+def _run_locked(plan: Plan, request: Request, begun: float, lock: Lease) -> int:
     probe(plan.run)
     prepare_folder(plan.folder)
     if request.begin_at is not None:
