@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import shutil
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epg.console.board import OBJECTIVES, STAGES, stages_after, stages_of
-from epg.errors import UserError
+from epg.errors import UserError, did_you_mean
 from epg.stages.run import Run, check_run_name, check_unchanged, record_key
 
 if TYPE_CHECKING:
@@ -107,8 +106,7 @@ def recipe_is_packaged(recipe: str) -> bool:
 def check_stage(stage: str) -> None:
     """Refuse a stage that does not exist, naming the nearest one."""
     if stage not in STAGES:
-        near = difflib.get_close_matches(stage, STAGES, n=1, cutoff=0.5)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        hint = did_you_mean(stage, STAGES, cutoff=0.5)
         raise UserError(f"--from {stage}: no such stage{hint}: {', '.join(STAGES)}")
 
 

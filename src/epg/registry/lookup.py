@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 import re
 from pathlib import Path
 
-from epg.errors import UserError
+from epg.errors import UserError, did_you_mean
 from epg.registry.entry import (
     ENTRY_FILE,
     WEIGHTS_FILE,
@@ -17,6 +15,7 @@ from epg.registry.entry import (
     read_entry,
 )
 from epg.store import Store
+from epg.store.digest import file_sha256
 
 
 def list_models(registry: Store, model: str | None = None) -> list[Registered]:
@@ -55,9 +54,9 @@ def resolve(registry: Store, reference: str) -> Registered:
     if not colon:
         return versions[-1]
     names = [entry.version for entry in versions]
+    hint = did_you_mean(version, names, cutoff=0.5)
     raise UserError(
-        f"model {name!r} has no version {version!r}{_nearest(version, names)} in {registry.uri}: "
-        f"it has {', '.join(names)}"
+        f"model {name!r} has no version {version!r}{hint} in {registry.uri}: it has {', '.join(names)}"
     )
 
 
@@ -70,8 +69,7 @@ def fetch_model(registry: Store, reference: str, folder: Path) -> Path:
     entry = resolve(registry, reference)
     path = folder / f"{entry.model}-{entry.version}.safetensors"
     registry.get_file(f"{entry.prefix}/{WEIGHTS_FILE}", path)
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = file_sha256(path)
     if found != entry.digest:
         path.unlink()
         raise UserError(
@@ -98,11 +96,5 @@ def _unknown(registry: Store, name: str) -> UserError:
             f"no model {name!r} in {registry.uri}, which is empty: `epg run --recipe digits` "
             "registers models, --registry names another place"
         )
-    return UserError(
-        f"no model {name!r}{_nearest(name, names)} in {registry.uri}: it has {', '.join(names)}"
-    )
-
-
-def _nearest(word: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    hint = did_you_mean(name, names, cutoff=0.5)
+    return UserError(f"no model {name!r}{hint} in {registry.uri}: it has {', '.join(names)}")

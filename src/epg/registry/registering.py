@@ -21,11 +21,11 @@ from epg.registry.entry import (
 )
 from epg.registry.lookup import list_models
 from epg.store import ObjectExists, ObjectNotFound, Store
+from epg.store.digest import file_sha256, stream_sha256
 
 #: Taken by conditional put before the first file; names the digest, gone once model.json is there.
 CLAIM_FILE = "claim.json"
 _OWN_FILES = {WEIGHTS_FILE, ENTRY_FILE, CLAIM_FILE, "recipe.yaml", "metrics.json", "README.md"}
-_PIECE = 1 << 20
 
 
 def register(
@@ -158,11 +158,9 @@ def _put(registry: Store, key: str, source: Path | bytes) -> dict[str, Any]:
     else:
         registry.put_file(key, source)
         digest, size = _file_digest(source), source.stat().st_size
-    stored = hashlib.sha256()
     with registry.open(key) as file:
-        while piece := file.read(_PIECE):
-            stored.update(piece)
-    if stored.hexdigest() != digest:
+        stored = stream_sha256(file)
+    if stored != digest:
         raise UserError(
             f"{registry.uri}/{key}: what was stored differs from what was sent (SHA-256): check "
             "the store, then run the same command again"
@@ -172,7 +170,6 @@ def _put(registry: Store, key: str, source: Path | bytes) -> dict[str, Any]:
 
 def _file_digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise UserError(f"weights {path}: cannot read them: {error.strerror}") from error

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from epg.config.recipe import Recipe
-from epg.errors import UserError
+from epg.errors import UserError, did_you_mean
 from epg.stages.entry import open_run, stage_entry
 from epg.stages.finetune import check_objective
 from epg.stages.run import Outputs, Run, StageRecord, perform, require_record
@@ -42,8 +41,7 @@ def check_bounds(recipe: Recipe) -> None:
         for name, bounds in getattr(recipe.gate, objective).items():
             key = f"gate.{objective}.{name}"
             if name not in KNOWN_METRICS:
-                close = difflib.get_close_matches(name, KNOWN_METRICS, n=1)
-                hint = f" (did you mean {close[0]!r}?)" if close else ""
+                hint = did_you_mean(name, KNOWN_METRICS)
                 known = ", ".join(sorted(KNOWN_METRICS))
                 raise UserError(f"{key}: unknown metric {name!r}{hint}: there are {known}")
             if not bounds:

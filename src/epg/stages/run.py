@@ -28,6 +28,7 @@ from epg.stages.settings import training_config
 from epg.stages.versions import versions
 from epg.store import Store, open_store
 from epg.store.base import ObjectNotFound
+from epg.store.digest import file_sha256
 from epg.telemetry.outcomes import Outcome, push_outcome
 from epg.telemetry.progress import StageReporter
 
@@ -129,12 +130,6 @@ def check_run_name(name: str) -> None:
         )
     if name == "registry":
         raise UserError("run name 'registry' is where models are registered: choose another one")
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a local file as hexadecimal text."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fingerprint(stage: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
