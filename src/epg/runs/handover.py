@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from epg.errors import UserError
-from epg.runs.record import StageRecord, file_sha256
+from epg.runs.record import StageRecord
 from epg.runs.run import Run
 from epg.store import Store
+from epg.store.digest import file_sha256
 
 KIND = "hand-over"
 FORMAT_VERSION = 1

@@ -19,6 +19,7 @@ from epg.errors import UserError
 from epg.runs.run import Run
 from epg.store import Store
 from epg.store.base import ObjectNotFound
+from epg.store.digest import file_sha256
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,6 @@ class Outputs:
         self.store.put_bytes(key, data)
         digest = hashlib.sha256(data).hexdigest()
         self.stored[name] = {"key": key, "sha256": digest, "size": len(data)}
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a local file as hexadecimal text."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fingerprint(stage: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from epg.config.recipe import Recipe
-from epg.errors import UserError
+from epg.errors import UserError, did_you_mean
 from epg.measures import FIGURES, MEASURES, find
 from epg.runs.entry import Component
 from epg.runs.perform import perform
@@ -26,8 +25,7 @@ def check_bounds(recipe: Recipe) -> None:
         for name, bounds in getattr(recipe.gate, objective).items():
             key = f"gate.{objective}.{name}"
             if find(name) is None:
-                close = difflib.get_close_matches(name, FIGURES, n=1)
-                hint = f" (did you mean {close[0]!r}?)" if close else ""
+                hint = did_you_mean(name, FIGURES)
                 known = ", ".join(sorted(measure.name for measure in MEASURES))
                 raise UserError(f"{key}: unknown metric {name!r}{hint}: there are {known}")
             if not bounds:

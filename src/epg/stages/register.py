@@ -74,13 +74,14 @@ def model_name(recipe: Recipe, objective: str) -> str:
 
 def _still_registered(run: Run, stage: str) -> bool:
     """Tell whether what an earlier record speaks of is in the registry (it may be removed)."""
-    from epg.registry.entry import read_entry
+    from epg.registry import open_registry
 
     record = load_record(run, stage)
     if record is None:
         return False
-    entry = read_entry(run.registry, record.metrics["model"], record.metrics["version"])
-    return entry is not None and entry.digest == record.metrics["digest"]
+    named = (record.metrics["version"], record.metrics["digest"])
+    versions = open_registry(run.registry).list(record.metrics["model"])
+    return named in [(entry.version, entry.digest) for entry in versions]
 
 
 def _register(
@@ -91,13 +92,12 @@ def _register(
     version: str | None,
     outputs: Outputs,
 ) -> None:
-    from epg import registry
+    from epg.registry import open_registry
 
     extra = {}
     if "grid" in evaluation.outputs:
         extra["grid.png"] = fetch_output(run, evaluation, "grid", outputs.scratch / "grid.png")
-    registered = registry.register(
-        run.registry,
+    registered = open_registry(run.registry).register(
         model_name(run.recipe, objective),
         weights,
         recipe_yaml=dump_recipe(run.recipe),

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from epg.errors import UserError
-from epg.store import Store
+from epg.registry import Registry
 from epg.telemetry.progress import StageReporter
 
 FORMATS = (".npz", ".png")
@@ -21,7 +21,7 @@ def sample(
     classes: list[str] | None,
     num: int,
     out: Path,
-    registry: Store,
+    registry: Registry,
     steps: int | None = None,
     guidance_scale: float | None = None,
     seed: int = 0,
@@ -95,14 +95,12 @@ def class_indices(classes: list[str] | None, known: list[str]) -> list[int]:
     return indices
 
 
-def _locate(model: str, registry: Store, scratch: Path) -> Path:
+def _locate(model: str, registry: Registry, scratch: Path) -> Path:
     """Return a local weights file for a path or a registered name."""
     path = Path(model)
     if path.exists() or "/" in model or model.endswith(".safetensors"):
         return path
-    from epg.registry import fetch_model
-
-    return fetch_model(registry, model, scratch)
+    return registry.fetch(model, scratch)
 
 
 def _write(out: Path, images: np.ndarray, labels: np.ndarray) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from epg.data.manifest import Manifest, ShardInfo
 from epg.errors import UserError
-from epg.registry import list_models
+from epg.registry import open_registry
 from epg.runs.record import StageRecord, load_record, record_key
 from epg.runs.run import Run
 from epg.stages.register import register, register_component
@@ -92,7 +92,7 @@ def test_a_second_time_is_reused_until_the_registry_is_gone(run: Run) -> None:
     run.registry.delete("digits-denoising/v1/model.json")
     again = register(run, "denoising")
     assert again.details["created"] is True
-    assert len(list_models(run.registry)) == 1
+    assert len(open_registry(run.registry).list()) == 1
 
 
 def test_new_evaluation_of_the_same_weights_registers_nothing_new(run: Run) -> None:
@@ -110,7 +110,7 @@ def test_a_model_that_failed_is_refused_with_the_reason(run: Run) -> None:
     assert reason in str(caught.value)
     assert "is not registered: its gate says 'fail'" in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert list_models(run.registry) == []
+    assert open_registry(run.registry).list() == []
     assert load_record(run, "register-denoising") is None
 
 

@@ -5,11 +5,11 @@ Light to import: `epg run` asks before anything long starts.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
 from epg.errors import UserError
+from epg.store.digest import file_sha256
 
 #: pytorch-fid publishes the same file as pt_inception-2015-12-05-6726825d.pth.
 WEIGHTS_URL = (
@@ -39,8 +39,7 @@ def require_inception_weights(path: str | Path | None = None) -> Path:
         raise UserError(f"this recipe asks for FID, which needs the Inception weights: {remedy}")
     file = Path(given).expanduser()
     try:
-        with file.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        found = file_sha256(file)
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"Inception weights {given}: cannot read ({reason}): {remedy}") from error
