@@ -87,8 +87,8 @@ class Pretraining:
             temperature_consistency=tau,
         )
         return {
-            "contrastive": config.contrastive_weight * terms["contrastive"],
-            "consistency": config.consistency_weight * terms["consistency"],
+            "contrastive": config.contrastive_weight * terms.contrastive,
+            "consistency": config.consistency_weight * terms.consistency,
         }
 
     def _target_features(self, x: Tensor, level: Tensor) -> Tensor:
