@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from epg.config.recipe import Recipe
-from epg.stages.entry import open_run, stage_entry
-from epg.stages.run import Outputs, Run, StageRecord, perform
+from epg.runs.entry import open_run, stage_entry
+from epg.runs.perform import perform
+from epg.runs.record import Outputs, StageRecord
+from epg.runs.run import Run
+from epg.stages.catalog import STAGES
 from epg.telemetry.progress import StageReporter
 
-STAGE = "count-gflops"
+STAGE = STAGES["count-gflops"]
 
 
 def costs(recipe: Recipe) -> dict[str, float | int]:

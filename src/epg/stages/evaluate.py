@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from epg.data.manifest import Manifest
+from epg.runs.entry import open_run, stage_entry
+from epg.runs.perform import perform
+from epg.runs.record import Outputs, StageRecord, fetch_output, file_sha256, require_record
+from epg.runs.run import Run
+from epg.stages.catalog import find_stage
 from epg.stages.count_gflops import costs
-from epg.stages.entry import open_run, stage_entry
-from epg.stages.finetune import check_objective
 from epg.stages.inputs import stored_generator, stored_manifest
 from epg.stages.reference_statistics import (
     MAX_QUERIES,
@@ -23,16 +26,6 @@ from epg.stages.reference_statistics import (
     check_neighbours,
     distances_to_training,
     load_network,
-)
-from epg.stages.reference_statistics import STAGE as REFERENCE
-from epg.stages.run import (
-    Outputs,
-    Run,
-    StageRecord,
-    fetch_output,
-    file_sha256,
-    perform,
-    require_record,
 )
 from epg.stages.settings import evaluation_config
 from epg.telemetry.progress import StageReporter
@@ -65,11 +58,11 @@ def evaluate(
     Outputs: `metrics` (JSON), `samples` (npz: `arr_0` uint8 [N, H, W, C], `arr_1` labels),
     `grid` and `trajectory` (PNG).
     """
-    check_objective(objective)
+    stage = find_stage("evaluate", objective)
     manifest = manifest or stored_manifest(run)
     check_features(run)
     check_neighbours(run, manifest)
-    reference = require_record(run, REFERENCE)
+    reference = require_record(run, "reference-statistics")
     with tempfile.TemporaryDirectory(prefix="epg-generator-") as scratch:
         weights = generator or stored_generator(run, objective, Path(scratch))
         inputs = {
@@ -83,7 +76,7 @@ def evaluate(
 
         return perform(
             run,
-            f"evaluate-{objective}",
+            stage,
             config=evaluation_config(run.recipe, objective),
             inputs=inputs,
             work=work,
