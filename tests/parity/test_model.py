@@ -55,7 +55,7 @@ def generator_of(encoder: dict[str, Any], dim: int, heads: int) -> dict[str, Any
 
 @dataclass(frozen=True)
 class Size:
-    """One of the published sizes; GMACs as docs/method.md prints them, in sections 3 and 9."""
+    """One of the published sizes; GMACs as docs/method.md prints them, in section 7."""
 
     arguments: dict[str, Any]
     parameters: int

@@ -36,7 +36,7 @@ class Cost:
     def gmacs_paper(self) -> float:
         """Billions in EPG's convention: without attention products, 5 per LayerNorm element.
 
-        Source: EPG, section 9 of docs/method.md.
+        Source: docs/method.md, 7.
         """
         return self.gmacs_without_attention + LAYER_NORM_OPERATIONS * self.layer_norm_elements / 1e9
 
@@ -122,7 +122,7 @@ def projector_cost(projector: dict[str, Any]) -> Cost:
 def generator_cost(arguments: dict[str, Any]) -> Cost:
     """Cost of one evaluation of a `Generator` built with these keyword arguments.
 
-    Source: EPG, section 9 of docs/method.md.
+    Source: docs/method.md, 7.
     """
     encoder = arguments["encoder"]
     tokens, e, d = _tokens(encoder), encoder["embed_dim"], arguments["decoder_embed_dim"]

@@ -18,7 +18,7 @@ def feature_deviation(features: Tensor) -> Tensor:
 
     1 where directions are spread evenly, 0 where all images have the same features.
 
-    Source: EPG, section 2.4 of docs/method.md.
+    Source: docs/method.md, 2.4; Chen and He 2021.
     """
     directions = F.normalize(features.float(), dim=1)
     deviations = directions.std(dim=0, correction=0)
@@ -36,6 +36,6 @@ def is_collapsed(info_nce: float, keys: int, deviation: float) -> bool:
         keys: M, the global batch.
         deviation: `feature_deviation`.
 
-    Source: EPG, section 2.4 of docs/method.md.
+    Source: docs/method.md, 2.4.
     """
     return abs(info_nce - math.log(keys)) < 0.01 * math.log(keys) and deviation < 0.01

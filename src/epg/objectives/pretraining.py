@@ -51,7 +51,7 @@ def consistency_temperature(
     `bounds` is (sigma_min, sigma_max), unshifted like `sigma`, the query's level. Over the first
     two thirds of training the upper end falls from `tau_start` to `tau_low`.
 
-    Source: EPG, section 2.3 of docs/method.md.
+    Source: docs/method.md, 2.3.
     """
     progress = min(step / total_steps, 2 / 3)
     tau_high = tau_start - (tau_start - tau_low) * math.sin(0.75 * math.pi * progress)
@@ -84,7 +84,7 @@ def pretraining_losses(
         gather: see `info_nce`.
         rank: see `info_nce`.
 
-    Source: EPG, section 2.2 of docs/method.md.
+    Source: docs/method.md, 2.2.
     """
     batch = inputs.clean.shape[0]
 

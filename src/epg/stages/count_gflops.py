@@ -9,7 +9,7 @@ from epg.runs.entry import open_run, stage_entry
 from epg.runs.perform import perform
 from epg.runs.record import Outputs, StageRecord
 from epg.runs.run import Run
-from epg.stages.catalog import STAGES
+from epg.stages.catalog import OBJECTIVES, STAGES
 from epg.telemetry.progress import StageReporter
 
 STAGE = STAGES["count-gflops"]
@@ -36,7 +36,7 @@ def costs(recipe: Recipe) -> dict[str, float | int]:
     encoder, generator = encoder_cost(arguments["encoder"]), generator_cost(arguments)
     nfe = {
         objective: evaluations(sampling_steps(recipe.sampling(objective)))
-        for objective in ("denoising", "consistency")
+        for objective in OBJECTIVES
     }
     return {
         "parameters_encoder": encoder_parameters(arguments["encoder"]),

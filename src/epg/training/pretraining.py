@@ -21,7 +21,10 @@ from epg.objectives.pretraining import (
 
 
 class Pretraining:
-    """Representation-consistency pre-training. Source: EPG, section 2 of docs/method.md."""
+    """Representation-consistency pre-training.
+
+    Source: docs/method.md, 2.2.
+    """
 
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         """Build fresh weights from the recipe's seed."""
