@@ -59,7 +59,7 @@ class DataConfig(Section):
 
 
 class DiffusionConfig(Section):
-    """Noise levels shared by all stages (EPG, section 1 of docs/method.md)."""
+    """Noise levels shared by all stages (docs/method.md, section 1.2)."""
 
     sigma_data: PositiveFloat = 0.5
     sigma_min: PositiveFloat = 0.002
@@ -148,7 +148,7 @@ class OptimizerConfig(Section):
 
 
 class PretrainConfig(OptimizerConfig):
-    """Stage 1: representation consistency (EPG, section 3.1)."""
+    """Stage 1: representation consistency (docs/method.md, section 2)."""
 
     num_scales_start: Positive = 20
     num_scales_end: Positive = 1280

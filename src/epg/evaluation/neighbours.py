@@ -67,7 +67,7 @@ def precision_recall(
     A row lies within a manifold when it is within the k-th neighbour's distance of any row of
     the set that spans it. Both sets are [N, D] and [M, D] on one device and in one type.
 
-    Kynkäänniemi et al. 2019, eq. 1 and 2.
+    Source: docs/method.md, 8.3; Kynkäänniemi et al. 2019, eq. 1 and 2.
     """
     centre = reference.mean(0)  # distances stay, and float32 loses less
     reference, samples = reference - centre, samples - centre

@@ -15,7 +15,7 @@ from epg.model.layers import Attention, Mlp, initialise, layer_norm
 class DecoderBlock(nn.Module):
     """Merge with a skip, then a transformer block modulated by the condition.
 
-    Source: EPG, section 3 of docs/method.md, items 3 and 4.
+    Source: docs/method.md, 3.
     """
 
     def __init__(

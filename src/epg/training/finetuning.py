@@ -63,7 +63,10 @@ class _Finetuning:
 
 
 class Denoising(_Finetuning):
-    """Diffusion fine-tuning. Source: EPG, section 4 of docs/method.md."""
+    """Diffusion fine-tuning.
+
+    Source: docs/method.md, 4.1.
+    """
 
     objective = "denoising"
 
@@ -106,7 +109,10 @@ class Denoising(_Finetuning):
 
 
 class Consistency(_Finetuning):
-    """Consistency fine-tuning without a teacher. Source: EPG, section 5 of docs/method.md."""
+    """Consistency fine-tuning without a teacher.
+
+    Source: docs/method.md, 5.4.
+    """
 
     objective = "consistency"
 

@@ -21,7 +21,10 @@ from epg.objectives.pretraining import (
 
 
 class Pretraining:
-    """Representation-consistency pre-training. Source: EPG, section 2 of docs/method.md."""
+    """Representation-consistency pre-training.
+
+    Source: docs/method.md, 2.2.
+    """
 
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         """Build fresh weights from the recipe's seed."""
@@ -87,8 +90,8 @@ class Pretraining:
             temperature_consistency=tau,
         )
         return {
-            "contrastive": config.contrastive_weight * terms["contrastive"],
-            "consistency": config.consistency_weight * terms["consistency"],
+            "contrastive": config.contrastive_weight * terms.contrastive,
+            "consistency": config.consistency_weight * terms.consistency,
         }
 
     def _target_features(self, x: Tensor, level: Tensor) -> Tensor:
