@@ -83,10 +83,10 @@ def headline_cards(facts: RunFacts) -> list[dict[str, Any]]:
             continue
         measure = min(found, key=lambda m: names.index(m.name))
         speed = _speed_note(facts) if measure.kind == "rate" else ""
-        words = [measure.explain(feature_name(facts)), speed, measure.direction]
+        words = [speed or measure.meaning(feature_name(facts)), measure.direction]
         cards.append(
             {
-                "title": measure.label,
+                "title": measure.title,
                 "note": "; ".join(filter(None, words)),
                 "values": [(o, measure.write(m.get(measure.name))) for o, m in values.items()],
             }
