@@ -66,7 +66,7 @@ def finetune(
         outputs.put_file("generator", path)
         outputs.metrics["parameters"] = sum(t.numel() for t in weights.values())
 
-    record = perform(run, stage, config=config, inputs=inputs, work=work, refuse_changed=True)
+    record = perform(run, stage, config=config, inputs=inputs, work=work)
     drop_checkpoints(run, stage.name)
     return record
 

@@ -56,7 +56,7 @@ def pretrain(run: Run, shards: Manifest | None = None) -> StageRecord:
             )
             outputs.put_file(kind, path)
 
-    record = perform(run, STAGE, config=config, inputs=inputs, work=work, refuse_changed=True)
+    record = perform(run, STAGE, config=config, inputs=inputs, work=work)
     drop_checkpoints(run, STAGE.name)
     return record
 
