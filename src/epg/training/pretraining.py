@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from epg.config.recipe import Recipe
 from epg.data.augment import normalize, random_flip, to_float, two_views
 from epg.diffusion.schedule import num_scales_at, sigma_grid
-from epg.diffusion.seeds import derive_seed, generator_for
+from epg.diffusion.seeds import derive_seed
 from epg.model.encoder import Encoder
 from epg.model.projector import Projector
 from epg.objectives.pretraining import (
@@ -18,14 +18,16 @@ from epg.objectives.pretraining import (
     consistency_temperature,
     pretraining_losses,
 )
+from epg.training.world import World
 
 
 class Pretraining:
     """Representation-consistency pre-training. Source: EPG, section 2 of docs/method.md."""
 
-    def __init__(self, recipe: Recipe, device: torch.device) -> None:
+    def __init__(self, recipe: Recipe, device: torch.device, world: World | None = None) -> None:
         """Build fresh weights from the recipe's seed."""
         self._recipe = recipe
+        self._world = world or World.single()
         self._config = recipe.pretrain
         torch.manual_seed(derive_seed(recipe.seed, "pretrain", "weights"))
         self.encoder = Encoder(**recipe.encoder_arguments()).to(device)
@@ -52,7 +54,7 @@ class Pretraining:
         """Weighted terms `contrastive` and `consistency`; labels are not looked at."""
         del labels
         recipe, config = self._recipe, self._config
-        random = generator_for(recipe.seed, "pretrain", step, device=images.device)
+        random = self._world.noise(recipe.seed, "pretrain", step, images)
         mean, std = recipe.data.mean, recipe.data.std
         views = two_views(images, config.augmentation, recipe.data.horizontal_flip, random)
         clean = to_float(images, mean, std)
@@ -74,7 +76,7 @@ class Pretraining:
                 view1=normalize(views[0], mean, std),
                 view2=normalize(views[1], mean, std),
                 clean=clean,
-                noise=torch.randn(clean.shape, generator=random, device=clean.device),
+                noise=random.normal("noise", clean.shape[1:]),
                 sigma_floor=shift * diffusion.sigma_min,
                 sigma_noisier=shift * noisier,
                 sigma_cleaner=shift * cleaner,
@@ -85,6 +87,8 @@ class Pretraining:
             sigma_data=diffusion.sigma_data,
             temperature_contrastive=config.temperature_contrastive,
             temperature_consistency=tau,
+            gather=self._world.gather,
+            rank=self._world.rank,
         )
         return {
             "contrastive": config.contrastive_weight * terms["contrastive"],
