@@ -1,6 +1,6 @@
 """Write the manifests that are made from other files; a test says when they are stale.
 
-    python k8s/generate.py
+    .venv/bin/python k8s/generate.py
 
 scripts/*.py -> 11-scripts.yaml; rules/epg.yaml -> 41-prometheus-rules.yaml and
 optional/prometheus-operator/prometheusrule.yaml; the dashboards below -> 51-grafana-dashboards.yaml
@@ -15,12 +15,21 @@ from typing import Any
 
 import yaml
 
+from epg.measures import MEASURES
+
 HERE = Path(__file__).parent
 NOTE = "# Made by k8s/generate.py; do not edit.\n"
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 PODS = 'namespace=~"$namespace", pod=~"$pod"'
 
 Panel = tuple[str, str, list[tuple[str, str]]]
+
+#: Figures of these kinds are drawn together, under this title and in this unit.
+SHARED_PANELS = {
+    "distance": ("Fréchet distance (FID and sFID: Inception's)", "short"),
+    "fraction": ("Precision and recall", "percentunit"),
+    "share": ("Agreement with the class asked for", "percentunit"),
+}
 
 TRAINING: list[Panel] = [
     ("Loss by term", "short", [(f"epg_train_loss{{{PODS}}}", "{{stage}} {{term}} {{pod}}")]),
@@ -80,34 +89,22 @@ def _outcome(title: str, unit: str, named: dict[str, str]) -> Panel:
     return title, unit, [(query, legend.strip()) for query, legend in drawn]
 
 
+def _figures() -> list[Panel]:
+    """Return the panels of what `evaluate` measures, those of one panel together."""
+    drawn: dict[tuple[str, str], dict[str, str]] = {}
+    for measure in MEASURES:
+        if not measure.of_model:  # parameters and operations are count-gflops' outcome
+            shared = measure.kind in SHARED_PANELS
+            place = SHARED_PANELS[measure.kind] if shared else (measure.label, "short")
+            legend = measure.label if shared else ""
+            legend += " {{network}}" if measure.networks else ""
+            drawn.setdefault(place, {})[legend.strip()] = f"epg_eval_{measure.name}"
+    return [_outcome(title, unit, named) for (title, unit), named in drawn.items()]
+
+
 EVALUATION: list[Panel] = [
-    _outcome(
-        "Fréchet distance (own classifier; FID is Inception's)",
-        "short",
-        {"own": "epg_eval_frechet_distance", "FID": "epg_eval_fid", "sFID": "epg_eval_sfid"},
-    ),
-    _outcome(
-        "Precision and recall",
-        "percentunit",
-        {"precision": "epg_eval_precision", "recall": "epg_eval_recall"},
-    ),
-    _outcome(
-        "Agreement with the class asked for",
-        "percentunit",
-        {
-            "own classifier": "epg_eval_class_agreement",
-            "SVC": "epg_eval_svc_agreement",
-            "own classifier, real images": "epg_eval_classifier_held_out_accuracy",
-        },
-    ),
-    _outcome(
-        "Nearest neighbour, generated / real", "short", {"": "epg_eval_nearest_neighbour_ratio"}
-    ),
     _outcome("Gate passed", "bool_yes_no", {"": "epg_gate_passed"}),
-    _outcome("Inception score", "short", {"": "epg_eval_inception_score"}),
-    _outcome("Evaluations of the network per image", "short", {"": "epg_eval_nfe"}),
-    _outcome("Images generated per second", "short", {"": "epg_eval_images_per_second"}),
-    _outcome("Images judged", "short", {"": "epg_eval_num_samples"}),
+    *_figures(),
     _outcome("Loss at the end of training", "short", {"{{term}}": "epg_train_final_loss"}),
     _outcome("Duration of the step", "s", {"": "epg_step_duration_seconds"}),
     (

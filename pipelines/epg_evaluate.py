@@ -80,17 +80,17 @@ def epg_evaluate(
         tolerations,
         store_credentials,
     )
-    page = site.deciding(report(**common), "report")
+    page = site.runs(report(**common), "report")
     with dsl.ExitHandler(page, name="stages"):
-        shards = site.preparing(shard(**common), "shard").outputs["shards"]
-        statistics = policy.cached(
-            site.computing(reference_statistics(shards=shards, **common), "reference-statistics")
+        shards = site.runs(shard(**common), "shard").outputs["shards"]
+        statistics = site.runs(
+            reference_statistics(shards=shards, **common), "reference-statistics"
         ).outputs["statistics"]
         encoder = site.reusing(pretrain(shards=shards, **common), "pretrain").outputs["encoder"]
         generator = site.reusing(
             finetune(shards=shards, encoder=encoder, objective=objective, **common), "finetune"
         ).outputs["generator"]
-        metrics = site.judging(
+        metrics = site.runs(
             evaluate(
                 shards=shards,
                 statistics=statistics,
@@ -100,9 +100,9 @@ def epg_evaluate(
             ),
             "evaluate",
         ).outputs["metrics"]
-        verdict = site.deciding(gate(metrics=metrics, objective=objective, **common), "gate")
+        verdict = site.runs(gate(metrics=metrics, objective=objective, **common), "gate")
         with dsl.If(verdict.output == "pass", name="passed"):
-            site.deciding(
+            site.runs(
                 register(generator=generator, metrics=metrics, objective=objective, **common),
                 "register",
             )

@@ -85,7 +85,7 @@ def epg_full(
     )
 
     def branch(objective: str) -> None:
-        generator = site.training(
+        generator = site.runs(
             finetune(
                 shards=shards.outputs["shards"],
                 encoder=encoder.outputs["encoder"],
@@ -94,7 +94,7 @@ def epg_full(
             ),
             f"finetune-{objective}",
         ).outputs["generator"]
-        metrics = site.judging(
+        metrics = site.runs(
             evaluate(
                 shards=shards.outputs["shards"],
                 statistics=statistics.outputs["statistics"],
@@ -104,26 +104,23 @@ def epg_full(
             ),
             f"evaluate-{objective}",
         ).outputs["metrics"]
-        verdict = site.deciding(
+        verdict = site.runs(
             gate(metrics=metrics, objective=objective, **common), f"gate-{objective}"
         )
         with dsl.If(verdict.output == "pass", name=f"passed-{objective}"):
-            site.deciding(
+            site.runs(
                 register(generator=generator, metrics=metrics, objective=objective, **common),
                 f"register-{objective}",
             )
 
-    page = site.deciding(report(**common), "report")
+    page = site.runs(report(**common), "report")
     with dsl.ExitHandler(page, name="stages"):
-        shards = site.preparing(shard(**common), "shard")
-        site.preparing(count_gflops(**common), "count-gflops")
-        statistics = policy.cached(
-            site.computing(
-                reference_statistics(shards=shards.outputs["shards"], **common),
-                "reference-statistics",
-            )
+        shards = site.runs(shard(**common), "shard")
+        site.runs(count_gflops(**common), "count-gflops")
+        statistics = site.runs(
+            reference_statistics(shards=shards.outputs["shards"], **common), "reference-statistics"
         )
-        encoder = site.training(pretrain(shards=shards.outputs["shards"], **common), "pretrain")
+        encoder = site.runs(pretrain(shards=shards.outputs["shards"], **common), "pretrain")
         with dsl.If(denoising == True, name="denoising"):  # noqa: E712 - a comparison in the IR
             branch("denoising")
         with dsl.If(consistency == True, name="consistency"):  # noqa: E712

@@ -12,6 +12,8 @@ from kfp import kubernetes
 from kfp.dsl import PipelineTask
 from kfp.dsl.pipeline_channel import PipelineChannel
 
+from epg.stages.catalog import kind_of
+
 #: Secret keys -> environment; the names that Kubeflow's own secret of MinIO has.
 CREDENTIALS = {"accesskey": "EPG_S3_ACCESS_KEY", "secretkey": "EPG_S3_SECRET_KEY"}
 #: ConfigMap keys -> environment. A pod's environment takes no pipeline parameters (kfp 2.17).
@@ -50,18 +52,29 @@ class Site:
     tolerations: PipelineChannel
     store_credentials: PipelineChannel
 
+    def runs(self, task: PipelineTask, stage: str) -> PipelineTask:
+        """Set up a step as the catalog says that its stage runs."""
+        kinds = {
+            "preparing": self.preparing,
+            "computing": self.computing,
+            "training": self.training,
+            "judging": self.judging,
+            "deciding": self.deciding,
+        }
+        return kinds[kind_of(stage)](task, stage)
+
     def preparing(self, task: PipelineTask, stage: str) -> PipelineTask:
         """Set up a step that computes on CPUs without torch, with a result worth keeping."""
         return cached(self._working(task, stage, self.tools_image))
 
     def computing(self, task: PipelineTask, stage: str) -> PipelineTask:
-        """Set up a step that computes for minutes or hours, on CPUs."""
-        return self._working(task, stage, self.image)
+        """Set up a step that computes for hours on CPUs, with a result worth keeping."""
+        return cached(self._working(task, stage, self.image))
 
     def judging(self, task: PipelineTask, stage: str) -> PipelineTask:
         """Set up a step that computes on an accelerator, with a result worth keeping."""
         task = self.computing(task, stage)
-        return cached(accelerated(task, self.accelerator_type, self.accelerator_count))
+        return accelerated(task, self.accelerator_type, self.accelerator_count)
 
     def training(self, task: PipelineTask, stage: str) -> PipelineTask:
         """Set up a step that trains: for days, watched, resuming from its checkpoints."""

@@ -1,5 +1,5 @@
 """`python -m epg` is the command line."""
 
-from epg.cli import main
+from epg.cli.app import main
 
 main()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from epg import __version__
-from epg.cluster.kfp_api import KfpApi
+from epg.cluster.runs.kfp_api import KfpApi
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENT = "epg-test-cluster"

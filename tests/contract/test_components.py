@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from epg.cluster.compiled import Compiled
-from epg.cluster.rules.steps import TRAINING
-from epg.console.board import OBJECTIVES, STAGES
+from epg.cluster.compile.document import PipelineDocument
+from epg.stages.catalog import OBJECTIVES, STAGES
 from tests.toys.command import ROOT
 
 COMPONENTS = sorted(path.parent.name for path in ROOT.glob("components/*/component.py"))
@@ -29,13 +28,13 @@ ARTIFACTS = {
 
 
 @pytest.fixture(scope="module")
-def full() -> Compiled:
-    return Compiled.parse((ROOT / "pipelines" / "epg_full.yaml").read_text())
+def full() -> PipelineDocument:
+    return PipelineDocument.parse((ROOT / "pipelines" / "epg_full.yaml").read_text())
 
 
 @pytest.fixture(scope="module")
-def evaluate() -> Compiled:
-    return Compiled.parse((ROOT / "pipelines" / "epg_evaluate.yaml").read_text())
+def evaluate() -> PipelineDocument:
+    return PipelineDocument.parse((ROOT / "pipelines" / "epg_evaluate.yaml").read_text())
 
 
 def function_of(name: str) -> Any:
@@ -87,7 +86,7 @@ def test_artifacts_have_the_documented_types(name):
 
 
 def test_compiled_files_are_fresh():
-    from epg.cluster.compiling import stale_files
+    from epg.cluster.compile.compiling import stale_files
 
     assert stale_files() == [], "call `epg compile` and look at the difference"
 
@@ -106,7 +105,7 @@ def test_evaluating_again_has_the_steps_of_one_objective(evaluate):
 
 def test_evaluating_again_trains_nothing(evaluate):
     reusing = {step.name for step in evaluate.steps() if "EPG_REUSE_ONLY" in step.variables}
-    assert reusing == set(TRAINING)
+    assert reusing == {"pretrain", "finetune"}
     for step in evaluate.steps():
         assert ("accelerator" in step.container["resources"]) == (step.name == "evaluate")
 
@@ -136,10 +135,10 @@ def test_the_report_is_the_exit_handler_and_needs_no_artifact(name, request):
 def test_only_training_on_accelerators_takes_days_and_is_scraped(full):
     for step in full.steps():
         scraped = "prometheus.io/scrape" in step.pod["podMetadata"].get("annotations", {})
-        assert scraped == (step.stage in TRAINING), step.name
+        assert scraped == (step.kind == "training"), step.name
         assert (int(step.pod["activeDeadlineSeconds"]) > 24 * 3600) == scraped, step.name
         accelerated = "accelerator" in step.container["resources"]
-        assert accelerated == (step.stage in (*TRAINING, "evaluate")), step.name
+        assert accelerated == (step.kind in ("training", "judging")), step.name
 
 
 def test_parameters_of_a_local_run_exist(full):

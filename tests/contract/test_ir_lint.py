@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
-from epg.cluster import lint
-from epg.cluster.compiled import Compiled
-from epg.cluster.rules import steps
+from epg.cluster.compile import lint
+from epg.cluster.compile.document import PipelineDocument
+from epg.cluster.compile.rules import steps
 from tests.toys.command import ROOT
 
 PIPELINES = sorted((ROOT / "pipelines").glob("epg_*.yaml"))
 RULES = {rule.__name__: rule for rule in lint.RULES}
-FULL = Compiled.parse((ROOT / "pipelines" / "epg_full.yaml").read_text())
+FULL = PipelineDocument.parse((ROOT / "pipelines" / "epg_full.yaml").read_text())
 
 
 def test_both_pipelines_are_there():
@@ -37,7 +37,7 @@ def test_a_missing_manifest_is_found(tmp_path):
 
 
 def test_compiling_again_gives_the_same_bytes():
-    from epg.cluster.compiling import compile_targets
+    from epg.cluster.compile.compiling import compile_targets
 
     first = {target.path: content for target, content in compile_targets()}
     assert {target.path: content for target, content in compile_targets()} == first
@@ -54,44 +54,44 @@ def within(group: str, name: str) -> Any:
     return lambda p: p.spec["components"][group]["dag"]["tasks"][name]
 
 
-def container(p: Compiled, name: str = "exec-finetune") -> dict[str, Any]:
+def container(p: PipelineDocument, name: str = "exec-finetune") -> dict[str, Any]:
     return p.spec["deploymentSpec"]["executors"][name]["container"]
 
 
-def pod(p: Compiled, name: str = "exec-finetune") -> dict[str, Any]:
+def pod(p: PipelineDocument, name: str = "exec-finetune") -> dict[str, Any]:
     return p.platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"][name]
 
 
-def parameter(p: Compiled, name: str, **changes: Any) -> None:
+def parameter(p: PipelineDocument, name: str, **changes: Any) -> None:
     p.spec["root"]["inputDefinitions"]["parameters"].setdefault(
         name, {"description": "d", "parameterType": "STRING", "defaultValue": "x"}
     ).update(changes)
 
 
-def finetune(p: Compiled) -> dict[str, Any]:
+def finetune(p: PipelineDocument) -> dict[str, Any]:
     return within("comp-condition-2", "finetune")(p)
 
 
-def iterating(p: Compiled, count: int) -> None:
+def iterating(p: PipelineDocument, count: int) -> None:
     items = "[" + ", ".join("1" for _ in range(count)) + "]"
     finetune(p)["parameterIterator"] = {"itemInput": "x", "items": {"raw": items}}
 
 
 def condition(text: str) -> Any:
-    def change(p: Compiled) -> None:
+    def change(p: PipelineDocument) -> None:
         task = within("comp-exit-handler-1", "condition-2")(p)
         task["triggerPolicy"]["condition"] = text
 
     return change
 
 
-def nested(p: Compiled) -> None:
+def nested(p: PipelineDocument) -> None:
     iterating(p, 2)
     task = within("comp-exit-handler-1", "condition-2")(p)
     task["parameterIterator"] = {"itemInput": "x", "items": {"raw": "[1]"}}
 
 
-def choosing(p: Compiled) -> None:
+def choosing(p: PipelineDocument) -> None:
     group = p.spec["components"]["comp-condition-2"]["dag"]
     group["outputs"] = {"artifacts": {"best": {"artifactSelectors": [{"a": 1}, {"b": 2}]}}}
 
@@ -214,9 +214,9 @@ def test_a_violation_is_found_in_one_line(rule, change, words):
 
 
 def test_a_text_that_is_too_long_or_has_a_workspace_is_found():
-    long = Compiled(FULL.text + "#" * 200_000, FULL.spec, FULL.platform)
+    long = PipelineDocument(FULL.text + "#" * 200_000, FULL.spec, FULL.platform)
     assert any("more than 200000" in finding for finding in steps.light_components(long))
-    workspace = Compiled(FULL.text + "{{$.workspace_path}}", FULL.spec, FULL.platform)
+    workspace = PipelineDocument(FULL.text + "{{$.workspace_path}}", FULL.spec, FULL.platform)
     assert any("workspace_path" in finding for finding in steps.placeholders(workspace))
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from epg.stages.gate import KNOWN_METRICS
+from epg.measures import MEASURES
 from epg.telemetry.exporter import start_exporter
 from epg.telemetry.metrics import TrainingMetrics
 from epg.telemetry.outcomes import Outcome, push_outcome
@@ -36,7 +36,7 @@ RECORDS = {
     "shard": {"images_train": 90, "images_held_out": 10, "images_skipped": 0, "bytes": 4096},
     "count_gflops": {"parameters_generator": 7, "gflops": 0.027},
     "pretrain": {"loss": 1.75, "loss_nce": 1.25},
-    "evaluate_denoising": dict.fromkeys(KNOWN_METRICS, 0.5),
+    "evaluate_denoising": {measure.name: 0.5 for measure in MEASURES},
     "gate_denoising": {"verdict": "pass"},
 }
 

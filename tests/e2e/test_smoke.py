@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from epg.console.board import STAGES
+from epg.stages.catalog import STAGES
 from tests.s3_server import best_server
 from tests.toys.command import epg
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from epg.stages.run import Run
+from epg.runs.run import Run
 from epg.stages.shard import shard
 
 SETTINGS = ["pretrain.steps=60", "denoising.steps=60", "consistency.steps=60"]

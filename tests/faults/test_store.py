@@ -15,8 +15,9 @@ from typing import Any, BinaryIO
 import pytest
 
 from epg.errors import UserError
-from epg.store import ObjectExists, Store, files, open_store, s3
+from epg.store import ObjectExists, Store, files, open_store
 from epg.store.local import LocalStore
+from epg.store.s3 import client
 from tests.s3_server import S3Server, free_port, minio_server, moto_server
 
 SECRET = "do-not-show-this-secret"
@@ -297,7 +298,7 @@ def test_upload_that_broke_in_a_part(
     scripted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One part meets a 500 and is sent again; then all are completed."""
-    (tmp_path / "big").write_bytes(b"x" * (s3._PART + 10))
+    (tmp_path / "big").write_bytes(b"x" * (client._PART + 10))
     failed = []
 
     def answer(method: str, path: str, count: int) -> Answer:
@@ -320,7 +321,7 @@ def test_upload_that_broke_in_a_part(
 
 
 def test_upload_given_up_is_aborted(scripted: Any, tmp_path: Path) -> None:
-    (tmp_path / "big").write_bytes(b"x" * (s3._PART + 10))
+    (tmp_path / "big").write_bytes(b"x" * (client._PART + 10))
 
     def answer(method: str, path: str, count: int) -> Answer:
         if method == "POST":

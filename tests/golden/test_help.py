@@ -3,7 +3,7 @@
 import pytest
 import typer
 
-from epg.cli import app
+from epg.cli.app import app
 from tests.toys.command import epg
 
 COMMANDS = sorted(typer.main.get_command(app).commands)

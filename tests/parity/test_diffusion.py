@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
+from epg.config.sampling import SamplingConfig
 from epg.diffusion.denoisers import add_noise, denoise_consistently, denoise_directly
-from epg.diffusion.plan import heun_nfe
+from epg.diffusion.plan import Visit, evaluations, is_guided, sampling_steps, sigma_levels
 from epg.diffusion.preconditioning import c_in, c_noise, c_out, c_skip
-from epg.diffusion.samplers import CountingDenoiser, Guidance, consistency, heun
+from epg.diffusion.samplers import CountingDenoiser, consistency, heun
 from epg.diffusion.schedule import nearest_levels, num_scales_at, sigma_grid
 
 PAPER = {"sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0}
@@ -27,11 +32,35 @@ def test_grid_of_32_levels() -> None:
         assert float(grid[index]) == pytest.approx(value, abs=6e-6)
 
 
-@pytest.mark.parametrize("count", [2, 3, 21, 41, 1281])
-def test_grid_descends_strictly(count: int) -> None:
-    grid = sigma_grid(count, **PAPER)
-    assert len(grid) == count
-    assert (grid[1:] < grid[:-1]).all()
+def formula(i: int, count: int, low: float, high: float, rho: float) -> float:
+    return (high ** (1 / rho) + i / (count - 1) * (low ** (1 / rho) - high ** (1 / rho))) ** rho
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    count=st.integers(2, 5000),
+    low=st.floats(1e-4, 0.1),
+    high=st.floats(0.5, 1000),
+    rho=st.floats(1, 12),
+)
+@example(count=1281, low=0.002, high=80.0, rho=7.0)
+def test_grid_descends_strictly_from_end_to_end(
+    count: int, low: float, high: float, rho: float
+) -> None:
+    levels = sigma_levels(count, low, high, rho)
+    assert len(levels) == count
+    assert (levels[0], levels[-1]) == (high, low)
+    assert all(above > below for above, below in pairwise(levels))
+    for i in {1, count // 3, count - 2} - {0, count - 1}:
+        assert levels[i] == pytest.approx(formula(i, count, low, high, rho), rel=1e-12)
+
+
+def test_every_grid_of_the_paper_descends() -> None:
+    for count in range(2, 1282):
+        grid = sigma_grid(count, **PAPER)
+        assert grid.dtype == torch.float64
+        assert grid.tolist() == sigma_levels(count, **PAPER)
+        assert (grid[1:] < grid[:-1]).all(), count
 
 
 def test_number_of_scales_doubles_at_the_published_steps() -> None:
@@ -105,14 +134,21 @@ def gaussian_denoiser(x: torch.Tensor, level: torch.Tensor, _labels: torch.Tenso
     return (STD**2 * x + level**2 * MEAN) / (STD**2 + level**2)
 
 
-def run_heun(steps: int, guidance: Guidance | None = None, shift: float = 1.0, final: bool = True):
+INTERVAL = (0.19, 1.61)
+
+
+def sampling(objective: str = "denoising", **changes: Any) -> SamplingConfig:
+    content = {"objective": objective, "steps": 32, "sigma_shift": 1.0, "sigma_data": 0.5, **PAPER}
+    return SamplingConfig.model_validate(content | changes)
+
+
+def run_heun(steps: int, final: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
+    """Noise and images, float64, without guidance."""
     noise = torch.linspace(-2, 2, 64, dtype=torch.float64).reshape(4, 1, 4, 4)
+    config = sampling(steps=steps, final_euler_step=final)
     labels = torch.zeros(4, dtype=torch.int64)
-    denoiser = CountingDenoiser(gaussian_denoiser, labels, guidance, shift, None)
-    images, nfe = heun(
-        denoiser, noise, steps=steps, sigma_shift=shift, final_euler_step=final, **PAPER
-    )
-    return noise, images, nfe
+    denoiser = CountingDenoiser(gaussian_denoiser, labels, 1, config, None)
+    return noise, heun(denoiser, noise, config)[0]
 
 
 def exact_flow(noise: torch.Tensor, end: float) -> torch.Tensor:
@@ -125,13 +161,10 @@ def exact_flow(noise: torch.Tensor, end: float) -> torch.Tensor:
 def test_heun_is_of_second_order_on_gaussian_data() -> None:
     errors = []
     for steps in (33, 65, 129):
-        noise, images, _ = run_heun(steps, final=False)
+        noise, images = run_heun(steps, final=False)
         errors.append(float((images - exact_flow(noise, 0.002)).abs().max()))
     assert errors[0] / errors[1] == pytest.approx(4.0, rel=0.25)
     assert errors[1] / errors[2] == pytest.approx(4.0, rel=0.25)
-
-
-INTERVAL = (0.19, 1.61)
 
 
 @pytest.mark.parametrize(
@@ -145,18 +178,40 @@ INTERVAL = (0.19, 1.61)
         (1.0, INTERVAL, False, 62),
     ],
 )
-def test_evaluations_counted_by_the_caller_and_by_the_plan(
+def test_evaluations_are_what_the_network_sees(
     scale: float, interval: tuple[float, float], final: bool, nfe: int
 ) -> None:
-    guidance = Guidance(scale, interval, null_class=1)
-    assert run_heun(32, guidance, shift=4.0, final=final)[2] == nfe
-    assert heun_nfe(32, 0.002, 80.0, 7.0, scale, interval, final) == nfe
+    config = sampling(
+        guidance_scale=scale, guidance_interval=interval, final_euler_step=final, sigma_shift=4.0
+    )
+    batch, passes = 2, []
+
+    def spy(x: torch.Tensor, level: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        passes.append((float(level[0]), len(x) // batch))
+        return gaussian_denoiser(x, level, labels)
+
+    denoiser = CountingDenoiser(spy, torch.tensor([0, 1]), 9, config, None)
+    counted = heun(denoiser, torch.randn(batch, 1, 4, 4), config)[1]
+    assert sum(images for _, images in passes) == nfe  # seen by D, whatever the sampler says
+    assert counted == nfe
+    steps = sampling_steps(config)
+    assert evaluations(steps) == nfe
+    visits = [visit for step in steps for visit in (step.start, step.end) if visit]
+    assert passes == [(4.0 * visit.sigma, visit.nfe) for visit in visits]
 
 
 def test_guided_levels_are_17_to_22() -> None:
-    guidance = Guidance(2.5, INTERVAL, null_class=1)
-    grid = sigma_grid(32, **PAPER)
-    assert [i for i in range(32) if guidance.applies(float(grid[i]))] == list(range(17, 23))
+    config = sampling(guidance_scale=2.5, guidance_interval=INTERVAL)
+    levels = sigma_levels(32, **PAPER)
+    guided = [i for i, sigma in enumerate(levels) if is_guided(sigma, config)]
+    assert guided == list(range(17, 23))
+    visited = {v.sigma: v.guided for s in sampling_steps(config) for v in (s.start, s.end) if v}
+    assert [levels.index(sigma) for sigma, yes in visited.items() if yes] == guided
+
+
+def test_guidance_interval_is_open_below_and_closed_above() -> None:
+    config = sampling(guidance_scale=2.0, guidance_interval=(0.5, 2.0))
+    assert [is_guided(s, config) for s in (0.5, 0.5000001, 2.0, 2.0000001)] == [0, 1, 1, 0]
 
 
 def labelled(x: torch.Tensor, level: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -165,13 +220,18 @@ def labelled(x: torch.Tensor, level: torch.Tensor, labels: torch.Tensor) -> torc
 
 def test_guidance_scale_one_equals_conditional_bit_for_bit() -> None:
     noise, labels = torch.randn(4, 1, 4, 4), torch.tensor([0, 1, 2, 3])
-    outputs = []
-    for guidance in (None, Guidance(1.0, INTERVAL, 4)):
-        denoiser = CountingDenoiser(labelled, labels, guidance, 1.0, None)
-        outputs.append(
-            heun(denoiser, noise, steps=16, sigma_shift=1.0, final_euler_step=True, **PAPER)[0]
-        )
-    assert torch.equal(*outputs)
+    config = sampling(steps=16, guidance_scale=1.0, guidance_interval=(0.0, 100.0))
+    seen = []
+
+    def spy(x: torch.Tensor, level: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        seen.append(y)
+        return labelled(x, level, y)
+
+    images, _ = heun(CountingDenoiser(spy, labels, 4, config, None), noise, config)
+    assert all(torch.equal(y, labels) for y in seen)  # conditional passes alone
+    unguided = sampling(steps=16, guidance_interval=(0.0, 1e-9))
+    plain = CountingDenoiser(labelled, labels, 4, unguided, None)
+    assert torch.equal(images, heun(plain, noise, unguided)[0])
 
 
 def test_no_unconditional_pass_outside_the_interval() -> None:
@@ -181,39 +241,47 @@ def test_no_unconditional_pass_outside_the_interval() -> None:
         seen.append((float(level[0]), int((labels == 9).sum())))
         return gaussian_denoiser(x, level, labels)
 
-    denoiser = CountingDenoiser(
-        spy, torch.tensor([0, 1]), Guidance(2.0, INTERVAL, null_class=9), 1.0, None
-    )
-    noise = torch.randn(2, 1, 4, 4)
-    heun(denoiser, noise, steps=32, sigma_shift=1.0, final_euler_step=True, **PAPER)
+    config = sampling(guidance_scale=2.0, guidance_interval=INTERVAL)
+    denoiser = CountingDenoiser(spy, torch.tensor([0, 1]), 9, config, None)
+    heun(denoiser, torch.randn(2, 1, 4, 4), config)
     for level, unconditional in seen:
         assert unconditional == (2 if INTERVAL[0] < level <= INTERVAL[1] else 0)
 
 
 def test_guidance_extrapolates_from_the_unconditional_estimate() -> None:
     x = torch.zeros(1, 1, 2, 2)
-    denoiser = CountingDenoiser(labelled, torch.tensor([3]), Guidance(2.5, INTERVAL, 1), 1.0, None)
+    denoiser = CountingDenoiser(labelled, torch.tensor([3]), 1, sampling(guidance_scale=2.5), None)
     base = gaussian_denoiser(x, sigma(1.0), torch.tensor([0]))
-    torch.testing.assert_close(denoiser(x, 1.0), base + 0.01 * (1 + 2.5 * (3 - 1)))
+    guided = denoiser(x, Visit(1.0, guided=True))
+    torch.testing.assert_close(guided, base + 0.01 * (1 + 2.5 * (3 - 1)))
 
 
-def test_one_step_sampler_evaluates_once_and_two_step_twice() -> None:
-    noise, labels = torch.randn(4, 1, 4, 4), torch.zeros(4, dtype=torch.int64)
-    for levels, nfe in (((), 1), ((0.8,), 2)):
-        denoiser = CountingDenoiser(gaussian_denoiser, labels, None, 2.0, None)
-        _, counted = consistency(
-            denoiser,
-            noise,
-            sigma_max=80.0,
-            sigma_shift=2.0,
-            intermediate=levels,
-            renoise=lambda _i: noise,
-        )
-        assert counted == nfe
+def test_consistency_sampler_jumps_from_each_of_its_levels() -> None:
+    labels = torch.zeros(4, dtype=torch.int64)
+    fresh = [torch.randn(4, 1, 4, 4) for _ in range(3)]
+    for steps, levels in ((1, [80.0]), (2, [80.0, 0.8]), (3, [80.0, 2.5, 0.8])):
+        config = sampling("consistency", steps=steps, sigma_shift=2.0)
+        inputs = []
+
+        def spy(
+            x: torch.Tensor, level: torch.Tensor, y: torch.Tensor, inputs: list = inputs
+        ) -> torch.Tensor:
+            inputs.append((x, float(level[0])))
+            return gaussian_denoiser(x, level, y)
+
+        denoiser = CountingDenoiser(spy, labels, 4, config, None)
+        images, counted = consistency(denoiser, fresh.__getitem__, config)
+        assert counted == len(inputs) == evaluations(sampling_steps(config)) == steps
+        assert [level for _, level in inputs] == [2.0 * level for level in levels]
+        before = torch.zeros_like(fresh[0])
+        for (x, level), noise in zip(inputs, fresh, strict=False):
+            torch.testing.assert_close(x, before + level * noise)
+            before = gaussian_denoiser(x, sigma(level), labels)
+        torch.testing.assert_close(images, before)
 
 
 def test_estimates_are_clamped_per_channel() -> None:
     low, high = torch.tensor([-0.1, -0.2]), torch.tensor([0.1, 0.2])
-    denoiser = CountingDenoiser(lambda x, _s, _y: x, torch.tensor([0]), None, 1.0, (low, high))
-    out = denoiser(torch.tensor([-5.0, 5.0]).reshape(1, 2, 1, 1), 1.0)
+    denoiser = CountingDenoiser(lambda x, _s, _y: x, torch.tensor([0]), 1, sampling(), (low, high))
+    out = denoiser(torch.tensor([-5.0, 5.0]).reshape(1, 2, 1, 1), Visit(1.0, guided=False))
     torch.testing.assert_close(out.flatten(), torch.tensor([-0.1, 0.2]))

@@ -11,10 +11,10 @@ import pytest
 import typer
 
 from epg import __version__
-from epg.cli import app
-from epg.console.board import STAGES
-from epg.console.entry import guarded
+from epg.cli.app import app
+from epg.cli.guarded import guarded
 from epg.errors import UserError
+from epg.stages.catalog import STAGES
 from tests.toys.command import environment, epg
 
 COMMAND = typer.main.get_command(app)
@@ -120,8 +120,8 @@ def test_errors_become_a_line_and_a_code(capsys, error, code, text):
 
 def test_nothing_heavy_is_loaded_for_help():
     program = (
-        "import sys; from epg import cli\n"
-        "try: cli.app(['run', '--help'], standalone_mode=False)\n"
+        "import sys; from epg.cli.app import app\n"
+        "try: app(['run', '--help'], standalone_mode=False)\n"
         "finally: print([m for m in ('torch', 'kfp', 'numpy', 'yaml') if m in sys.modules])"
     )
     shown = subprocess.run(

@@ -14,6 +14,7 @@ from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from epg.config.recipe import Recipe
 from epg.errors import UserError
@@ -21,6 +22,9 @@ from epg.errors import UserError
 _MAX_BYTES = 1_000_000
 _MAX_ALIASES = 100
 Lines = dict[tuple[str, ...], int]
+
+#: Keys of earlier versions -> what says it now; the new key's own description explains it.
+RENAMED = {"consistency.num_stages": "consistency.steps_per_stage"}
 
 
 class _Loader(yaml.SafeLoader):
@@ -162,27 +166,50 @@ def _override(content: dict[str, Any], key: str, value: Any) -> None:
 def _explain(error: ValidationError, where: str, lines: Lines) -> str:
     """One line for the first problem, with a count of the others."""
     problems = error.errors(include_url=False)
-    first = problems[0]
+    # A key that has another name now explains why the new one is missing: it comes first.
+    first = next((p for p in problems if _dotted(p["loc"]) in RENAMED), problems[0])
     path = tuple(str(part) for part in first["loc"])
     place = _place(path, where, lines)
-    key = ".".join(path)
-    if first["type"] == "extra_forbidden":
-        names = _known_keys(path[:-1])
-        text = f"unknown key {key!r}{_nearest(path[-1], names)}"
-        if not _nearest(path[-1], names):
-            text += f": {'.'.join(path[:-1]) or 'a recipe'} has {', '.join(names)}"
-    elif first["type"] == "missing":
-        text = f"{key} is missing: {_description(path) or 'it has no default'}"
-    elif first["type"] == "value_error":
-        text = str(first["ctx"]["error"])
-        if key and not text.startswith(path[0] + "."):
-            text = f"{key}.{text}"
-    else:
-        text = f"{key} is {first['input']!r}: {_oneline(first['msg']).lower()}"
-        if isinstance(first["input"], str) and first["type"] in ("float_type", "int_type"):
-            text += " (without quotes)"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{place}: {text}{more}"
+    return f"{place}: {_problem(path, first)}{more}"
+
+
+def _problem(path: tuple[str, ...], found: ErrorDetails) -> str:
+    """What is wrong with the value at `path`, and what is allowed."""
+    key = ".".join(path)
+    if found["type"] == "extra_forbidden":
+        if key in RENAMED:
+            return _renamed(key)
+        names = _known_keys(path[:-1])
+        nearest = _nearest(path[-1], names)
+        section = ".".join(path[:-1]) or "a recipe"
+        return f"unknown key {key!r}" + (nearest or f": {section} has {', '.join(names)}")
+    if found["type"] == "missing":
+        return f"{key} is missing: {_description(path) or 'it has no default'}"
+    if found["type"] == "value_error":
+        text = str(found["ctx"]["error"])
+        if _section(path) is None:  # about one value; otherwise it names the keys itself
+            return f"{key} is {_shown(found['input'])}: {text}"
+        return text if not key or text.startswith(f"{path[0]}.") else f"{key}.{text}"
+    text = f"{key} is {found['input']!r}: {_oneline(found['msg']).lower()}"
+    if isinstance(found["input"], str) and found["type"] in ("float_type", "int_type"):
+        text += " (without quotes)"
+    return text
+
+
+def _renamed(key: str) -> str:
+    new = RENAMED[key]
+    description = _description(tuple(new.split(".")))
+    return f"{key} is no more: write {new}" + (f" ({description})" if description else "")
+
+
+def _dotted(loc: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in loc)
+
+
+def _shown(value: object) -> str:
+    """Pairs as they are written in YAML."""
+    return repr(list(value) if isinstance(value, tuple) else value)
 
 
 def _place(path: tuple[str, ...], where: str, lines: Lines) -> str:

@@ -8,26 +8,28 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-
-def _integral(value: Any) -> Any:
-    """Accept 5.0 for 5: Kubeflow compiles every number of a default to a double."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value
-
-
-Int = Annotated[int, BeforeValidator(_integral)]
-Positive = Annotated[int, BeforeValidator(_integral), Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-PositiveFloat = Annotated[float, Field(gt=0.0)]
-
-
-class Section(BaseModel):
-    """Base of every section: strict types, no unknown keys, finite numbers."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+from epg.config.sampling import SamplingConfig
+from epg.config.values import (
+    AtLeastTwo,
+    BelowOne,
+    Betas,
+    Bounds,
+    Deviations,
+    Drops,
+    Fraction,
+    Interval,
+    Jitter,
+    Means,
+    Natural,
+    NonNegative,
+    PerView,
+    Positive,
+    PositiveFloat,
+    Range,
+    Section,
+)
 
 
 class DataConfig(Section):
@@ -37,8 +39,8 @@ class DataConfig(Section):
     image_size: Positive = Field(description="height and width in pixels")
     channels: Literal[1, 3]
     num_classes: Positive
-    mean: list[float] = Field(min_length=1, max_length=3, description="pixel mean, 0 to 1")
-    std: list[PositiveFloat] = Field(min_length=1, max_length=3, description="pixel deviation")
+    mean: Means = Field(description="pixel mean, 0 to 1")
+    std: Deviations = Field(description="pixel deviation")
     held_out_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
     samples_per_shard: Positive = 10_000
     max_bad_fraction: Fraction = Field(0.001, description="unreadable images before it stops")
@@ -110,12 +112,12 @@ class AugmentationConfig(Section):
     """Two views of a clean image; strengths in torchvision's words."""
 
     crop_scale_min: Annotated[float, Field(gt=0.0, le=1.0)] = 0.08
-    color_jitter: Annotated[list[float], Field(min_length=4, max_length=4)] = [0.4, 0.4, 0.2, 0.1]
+    color_jitter: Jitter = (0.4, 0.4, 0.2, 0.1)
     color_jitter_prob: Fraction = 0.8
     grayscale_prob: Fraction = 0.2
-    blur_sigma: Annotated[list[float], Field(min_length=2, max_length=2)] = [0.1, 2.0]
-    blur_prob: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = [1.0, 0.1]
-    solarize_prob: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = [0.0, 0.2]
+    blur_sigma: Range = (0.1, 2.0)
+    blur_prob: PerView = (1.0, 0.1)
+    solarize_prob: PerView = (0.0, 0.2)
 
 
 class OptimizerConfig(Section):
@@ -124,11 +126,11 @@ class OptimizerConfig(Section):
     steps: Positive
     batch_size: Positive
     learning_rate: PositiveFloat
-    betas: Annotated[list[float], Field(min_length=2, max_length=2)] = [0.9, 0.95]
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.03
-    warmup_steps: Annotated[int, BeforeValidator(_integral), Field(ge=0)] = 0
+    betas: Betas = (0.9, 0.95)
+    weight_decay: NonNegative = 0.03
+    warmup_steps: Natural = 0
     decay: Literal["cosine", "steps"] = "cosine"
-    decay_steps: dict[str, float] = Field(
+    decay_steps: Drops = Field(
         default_factory=dict,
         description="decay=steps: fraction of training -> factor on the learning rate from there",
     )
@@ -142,15 +144,6 @@ class OptimizerConfig(Section):
             raise ValueError(
                 f"warmup_steps is {self.warmup_steps}: it must not exceed steps ({self.steps})"
             )
-        for fraction in self.decay_steps:
-            try:
-                inside = 0.0 < float(fraction) < 1.0
-            except ValueError:
-                inside = False
-            if not inside:
-                raise ValueError(
-                    f"decay_steps has the key {fraction!r}: a fraction of training between 0 and 1"
-                )
         return self
 
 
@@ -165,37 +158,57 @@ class PretrainConfig(OptimizerConfig):
     temperature_consistency_start: PositiveFloat = Field(
         0.2, description="tau at sigma_max at step 0; equal to the one above: constant"
     )
-    contrastive_weight: Annotated[float, Field(ge=0.0)] = 1.0
-    consistency_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    contrastive_weight: NonNegative = 1.0
+    consistency_weight: NonNegative = 1.0
     augmentation: AugmentationConfig = AugmentationConfig()
+
+    @model_validator(mode="after")
+    def _scales(self) -> PretrainConfig:
+        if self.num_scales_start > self.num_scales_end:
+            raise ValueError(
+                f"num_scales_start is {self.num_scales_start}: it must not exceed "
+                f"num_scales_end ({self.num_scales_end})"
+            )
+        return self
 
 
 class DenoisingConfig(OptimizerConfig):
     """Stage 2 as a diffusion model: weighted prediction of the clean image."""
 
+    betas: Betas = (0.9, 0.999)
+    weight_decay: NonNegative = 0.01
+    grad_clip: PositiveFloat | None = Field(0.5, description="maximum norm, after the warm-up")
     sigma_log_mean: float = -1.2
     sigma_log_std: PositiveFloat = 1.6
-    num_scales: Annotated[int, BeforeValidator(_integral), Field(ge=2)] = 1280
+    num_scales: AtLeastTwo = 1280
     class_dropout_prob: Fraction = 0.1
     ema_decay: Fraction = 0.9999
     ema_warmup: bool = Field(False, description="decay = min(ema_decay, (1 + k) / (10 + k))")
-    sampling_steps: Annotated[int, BeforeValidator(_integral), Field(ge=2)] = 32
+    sampling_steps: AtLeastTwo = 32
     guidance_scale: Annotated[float, Field(ge=1.0)] = 2.5
-    guidance_interval: Annotated[list[float], Field(min_length=2, max_length=2)] = [0.19, 1.61]
+    guidance_interval: Interval = (0.19, 1.61)
     final_euler_step: bool = True
 
 
 class ConsistencyConfig(OptimizerConfig):
     """Stage 2 as a one-step consistency model, without a diffusion teacher."""
 
+    betas: Betas = (0.9, 0.99)
+    decay: Literal["cosine", "steps"] = "steps"
+    decay_steps: Drops = Field(
+        {4 / 7: 0.3, 5 / 7: 0.08},  # at 400,000 and 500,000 of 700,000 steps
+        description="decay=steps: fraction of training -> factor on the learning rate from there",
+    )
     sigma_log_mean: float = -0.4
     sigma_log_std: PositiveFloat = 1.6
     ratio_base: Annotated[float, Field(gt=1.0)] = Field(2.0, description="q of ECT's pair law")
-    num_stages: Positive = Field(7, description="stages of the pair law, spread over the run")
+    steps_per_stage: Positive = Field(
+        100_000, description="stage of the pair law = floor(step / steps_per_stage) + 1"
+    )
     huber_c: PositiveFloat = 0.06
-    auxiliary_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    auxiliary_weight: NonNegative = 1.0
     auxiliary_temperature: PositiveFloat = 0.1
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
+    dropout: BelowOne = 0.5
     ema_decay: Fraction = 0.9999
     ema_warmup: bool = False
 
@@ -224,8 +237,8 @@ class EvaluateConfig(Section):
 class GateConfig(Section):
     """What a model must reach to be registered: metric name -> {min or max: value}."""
 
-    denoising: dict[str, dict[Literal["min", "max"], float]] = Field(default_factory=dict)
-    consistency: dict[str, dict[Literal["min", "max"], float]] = Field(default_factory=dict)
+    denoising: dict[str, Bounds] = Field(default_factory=dict)
+    consistency: dict[str, Bounds] = Field(default_factory=dict)
 
 
 class Recipe(Section):
@@ -233,7 +246,7 @@ class Recipe(Section):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
     description: str = ""
-    seed: Annotated[int, BeforeValidator(_integral), Field(ge=0, le=2**31 - 1)]
+    seed: Annotated[Natural, Field(le=2**31 - 1)]
     data: DataConfig
     diffusion: DiffusionConfig = DiffusionConfig()
     model: ModelConfig
@@ -256,6 +269,27 @@ class Recipe(Section):
     def sigma_shift(self) -> float:
         """Resolution shift: image height / 64 unless the recipe says otherwise."""
         return self.diffusion.sigma_shift or self.data.image_size / 64
+
+    def sampling(self, objective: str) -> SamplingConfig:
+        """How images of the `denoising` or the `consistency` model are sampled."""
+        diffusion = self.diffusion
+        settings: dict[str, Any] = {
+            "sigma_min": diffusion.sigma_min,
+            "sigma_max": diffusion.sigma_max,
+            "rho": diffusion.rho,
+            "sigma_shift": self.sigma_shift,
+            "sigma_data": diffusion.sigma_data,
+        }
+        if objective == "consistency":
+            return SamplingConfig(objective="consistency", steps=1, **settings)
+        return SamplingConfig(
+            objective="denoising",
+            steps=self.denoising.sampling_steps,
+            guidance_scale=self.denoising.guidance_scale,
+            guidance_interval=self.denoising.guidance_interval,
+            final_euler_step=self.denoising.final_euler_step,
+            **settings,
+        )
 
     def encoder_arguments(self) -> dict[str, Any]:
         """Keyword arguments of `epg.model.encoder.Encoder`."""

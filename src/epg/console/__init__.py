@@ -1,1 +1,1 @@
-"""What `epg run` shows and does around the compiled pipeline; no command parses here."""
+"""What is drawn while one waits, and what is said at the end."""

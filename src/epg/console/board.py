@@ -9,42 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-#: Every stage, in an order in which they may run, with the stages whose results it uses.
-STAGES: dict[str, tuple[str, ...]] = {
-    "shard": (),
-    "count-gflops": (),
-    "reference-statistics": ("shard",),
-    "pretrain": ("shard",),
-    **{
-        f"{step}-{objective}": tuple(f"{name}-{objective}" for name in own) + shared
-        for objective in ("denoising", "consistency")
-        for step, own, shared in (
-            ("finetune", (), ("shard", "pretrain")),
-            ("evaluate", ("finetune",), ("shard", "reference-statistics")),
-            ("gate", ("evaluate",), ()),
-            ("register", ("finetune", "evaluate", "gate"), ()),
-        )
-    },
-    "report": (),
-}
-OBJECTIVES = ("denoising", "consistency")
 ENDED = ("done", "reused", "skipped", "failed")
 _URL = re.compile(r"https?://\S+/metrics")
-
-
-def stages_after(stage: str) -> list[str]:
-    """Return a stage and all that use its results, directly or not, in running order."""
-    found = {stage}
-    for name, needed in STAGES.items():
-        if found & set(needed):
-            found.add(name)
-    return [name for name in STAGES if name in found]
-
-
-def stages_of(objectives: list[str]) -> list[str]:
-    """Return the stages of a run that trains these objectives, in running order."""
-    unwanted = tuple(f"-{o}" for o in OBJECTIVES if o not in objectives)
-    return [name for name in STAGES if not unwanted or not name.endswith(unwanted)]
 
 
 @dataclass

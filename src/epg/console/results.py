@@ -6,29 +6,15 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from epg.console.board import OBJECTIVES, Board
+from epg.console.board import Board
 from epg.errors import UserError
-from epg.stages.run import Run, StageRecord, fetch_output, load_record
+from epg.measures import measured
+from epg.runs.record import StageRecord, fetch_output, load_record
+from epg.runs.run import Run
+from epg.stages.catalog import OBJECTIVES
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-#: Metric of the evaluation -> how it is shown; what a recipe does not measure has no line.
-ROWS = {
-    "fid": ("FID", "{:.2f}"),
-    "inception_score": ("Inception score", "{:.2f}"),
-    "frechet_distance": ("Fréchet distance (own classifier)", "{:.3g}"),
-    "precision": ("precision", "{:.3f}"),
-    "recall": ("recall", "{:.3f}"),
-    "class_agreement": ("class agreement (own classifier)", "{:.3f}"),
-    "svc_agreement": ("class agreement (SVC)", "{:.3f}"),
-    "nearest_neighbour_ratio": ("nearest neighbour, generated / real", "{:.2f}"),
-    "num_samples": ("samples judged", "{:,.0f}"),
-    "nfe": ("network evaluations per image", "{:.0f}"),
-    "parameters": ("parameters", "{:,.0f}"),
-    "gmacs": ("GMACs per evaluation", "{:.3g}"),
-    "images_per_second": ("images/s", "{:.0f}"),
-}
 
 
 def results_table(run: Run, stages: list[str]) -> Table | None:
@@ -45,11 +31,9 @@ def results_table(run: Run, stages: list[str]) -> Table | None:
     table.add_column("")
     for objective in records:
         table.add_column(objective, justify="right")
-    for metric, (label, form) in ROWS.items():
-        cells = [record.metrics.get(metric) for record in records.values()]
-        if any(cell is not None for cell in cells):
-            shown = (form.format(c) if isinstance(c, int | float) else "" for c in cells)
-            table.add_row(label, *shown)
+    for measure in measured(name for record in records.values() for name in record.metrics):
+        cells = [record.metrics.get(measure.name) for record in records.values()]
+        table.add_row(measure.label, *map(measure.write, cells))
     return table
 
 

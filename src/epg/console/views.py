@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
-from epg.console.board import STAGES, Board, StageState
+from epg.console.board import Board, StageState
+from epg.numbers import duration
+from epg.stages.catalog import STAGES
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -41,18 +43,6 @@ def open_view(stream: TextIO, board: Board) -> View:
     return PlainView(stream)
 
 
-def clock(seconds: float) -> str:
-    """`0.4 s`, `17 s`, `2:05`, `1:02:05`."""
-    whole = round(seconds)
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
 def described(state: StageState, now: float) -> str:
     """How far a running stage is: loss, pace, time left."""
     parts = []
@@ -64,7 +54,7 @@ def described(state: StageState, now: float) -> str:
         parts += [f"{k.replace('_', ' ')} {v:.4g}" for k, v in list(state.values.items())[:2]]
     left = state.seconds_left(now)
     if left is not None:
-        parts.append(f"{clock(left)} left")
+        parts.append(f"{duration(left)} left")
     return ", ".join(parts)
 
 
@@ -105,7 +95,7 @@ class PlainView:
         self._states[state.name] = state.state
         if before == "waiting" and state.state in ("done", "failed"):
             self._line(f"{state.name}: started")
-        took = f" in {clock(state.seconds(now))}" if state.state == "done" else ""
+        took = f" in {duration(state.seconds(now))}" if state.state == "done" else ""
         words = {
             "running": "started",
             "done": f"done{took}",
@@ -167,7 +157,7 @@ def _empty_table() -> Table:
     table.add_column(no_wrap=True, min_width=max(map(len, STAGES)))
     table.add_column(no_wrap=True, overflow="crop")
     table.add_column(no_wrap=True, overflow="ellipsis")
-    table.add_column(justify="right", no_wrap=True, min_width=7)
+    table.add_column(justify="right", no_wrap=True, min_width=10)
     return table
 
 
@@ -176,7 +166,7 @@ def _row(state: StageState, now: float) -> list[RenderableType]:
     from rich.text import Text
 
     symbol, style = _SYMBOLS[state.state]
-    took = clock(state.seconds(now)) if state.state in ("running", "done", "failed") else ""
+    took = duration(state.seconds(now)) if state.state in ("running", "done", "failed") else ""
     bar: RenderableType = Text("")
     words = {"reused": "already done", "skipped": "skipped"}.get(state.state, "")
     if state.state == "running":

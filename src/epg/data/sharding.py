@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import tempfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -26,7 +25,8 @@ from epg.data.settings import ImageSettings
 from epg.data.shard_format import END, encode_sample, sample_key
 from epg.data.sources.base import BadImageError, Image, Item, Source
 from epg.errors import UserError
-from epg.store.base import Store
+from epg.machine import available_cores
+from epg.store.base import ObjectNotFound, Store
 
 MANIFEST_NAME = "manifest.json"
 _NAMED_BAD_IMAGES = 100
@@ -122,7 +122,7 @@ class _Writer:
         self._total, self._on_progress = len(source.items), on_progress
         self._done = 0
         self._bad: list[tuple[str, str, str]] = []
-        self._threads = min(_cores(), 32)
+        self._threads = min(available_cores(), 32)
         self._pool = ThreadPoolExecutor(self._threads, "decode") if source.parallel else None
 
     def __enter__(self) -> _Writer:
@@ -145,11 +145,15 @@ class _Writer:
         return part
 
     def _reuse(self, key: str) -> _Part | None:
-        """Return the note of a finished shard, or None where there is no finished shard."""
-        if self._store.size(_note_key(key)) is None:
-            return None
+        """Return the note of a finished shard, or None where there is no finished shard.
+
+        Raises:
+            UserError: the store cannot be asked, which says nothing about the shard.
+        """
         try:
             part = _Part.from_json(self._store.get_bytes(_note_key(key)))
+        except ObjectNotFound:
+            return None
         except (ValueError, TypeError, KeyError, AttributeError):
             return None  # not readable: the shard is written again
         return part if part.shard is None or self._store.size(key) == part.shard.size else None
@@ -275,12 +279,6 @@ def _manifest(source: Source, config: ImageSettings, parts: dict[str, list[_Part
             "ignored": source.ignored,
         },
     )
-
-
-def _cores() -> int:
-    """Return the number of cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # absent on macOS
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _one_line(text: str) -> str:

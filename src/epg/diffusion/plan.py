@@ -1,28 +1,87 @@
-"""The sampler's plan without tensors: which levels it visits and what that costs."""
+"""A sampler's plan without tensors: which levels it visits, and what that costs.
+
+The samplers iterate over exactly these steps, so the number of evaluations that `count-gflops`
+tells (where there is no PyTorch) and the one that a sampler counts have one origin.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
-def heun_nfe(
-    steps: int,
-    sigma_min: float,
-    sigma_max: float,
-    rho: float,
-    guidance_scale: float,
-    guidance_interval: tuple[float, float],
-    final_euler_step: bool,
-) -> int:
-    """Return the evaluations per image that `samplers.heun` will count.
+from epg.config.sampling import SamplingConfig
 
-    Every level but the first and the last is evaluated twice, as a corrector and as a predictor;
-    a guided level costs two passes each time. Source: EPG, section 6 of docs/method.md.
+
+@dataclass(frozen=True)
+class Visit:
+    """One evaluation of the denoiser at an unshifted level, for a whole batch."""
+
+    sigma: float
+    guided: bool
+
+    @property
+    def nfe(self) -> int:
+        """Evaluations of the network: a guided visit needs one without a class, too."""
+        return 2 if self.guided else 1
+
+
+@dataclass(frozen=True)
+class Step:
+    """From one level to the next: a slope at `start`, corrected by a second one at `end`.
+
+    Without `end` the step goes straight to 0, where the image is the estimate made at `start`.
     """
-    low, high = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
-    sigmas = [(low + i / (steps - 1) * (high - low)) ** rho for i in range(steps)]
-    sigmas[0], sigmas[-1] = sigma_max, sigma_min
-    visits = [1] + [2] * (steps - 2) + [1 + final_euler_step]
-    return sum(
-        count
-        * (2 if guidance_scale != 1.0 and guidance_interval[0] < s <= guidance_interval[1] else 1)
-        for s, count in zip(sigmas, visits, strict=True)
-    )
+
+    start: Visit
+    end: Visit | None = None
+
+
+def sigma_levels(count: int, sigma_min: float, sigma_max: float, rho: float) -> list[float]:
+    """Return `count` unshifted levels from `sigma_max` down to `sigma_min`, in double precision.
+
+    sigma_i = (sigma_max^(1/rho) + i / (count - 1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho
+
+    Source: EPG, section 1 of docs/method.md.
+    """
+    high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    inner = ((high + i / (count - 1) * (low - high)) ** rho for i in range(1, count - 1))
+    return [sigma_max, *inner, sigma_min]  # exact ends, whatever the powers round to
+
+
+def is_guided(sigma: float, sampling: SamplingConfig) -> bool:
+    """Tell, in double precision and unshifted, whether a level is guided: low < sigma <= high.
+
+    Source: EPG, section 6 of docs/method.md.
+    """
+    low, high = sampling.guidance_interval
+    return sampling.guidance_scale != 1.0 and low < sigma <= high
+
+
+def sampling_steps(sampling: SamplingConfig) -> list[Step]:
+    """Return the steps of a sampler in their order.
+
+    Heun's method visits the end of each interval twice, as a corrector and as the next start; a
+    consistency model jumps to 0 from each of its levels.
+
+    Source: EPG, section 6 of docs/method.md.
+    """
+    if sampling.objective == "consistency":
+        levels = (sampling.sigma_max, *sampling.revisited)
+        return [Step(Visit(sigma, is_guided(sigma, sampling))) for sigma in levels]
+    visits = [
+        Visit(sigma, is_guided(sigma, sampling))
+        for sigma in sigma_levels(
+            sampling.steps, sampling.sigma_min, sampling.sigma_max, sampling.rho
+        )
+    ]
+    steps = [Step(start, end) for start, end in pairwise(visits)]
+    return [*steps, Step(visits[-1])] if sampling.final_euler_step else steps
+
+
+def evaluations(steps: Sequence[Step]) -> int:
+    """Return the evaluations of the network per image (NFE) that these steps take.
+
+    Source: EPG, section 6 of docs/method.md.
+    """
+    return sum(step.start.nfe + (step.end.nfe if step.end else 0) for step in steps)

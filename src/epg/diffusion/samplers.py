@@ -6,34 +6,17 @@ Shape letters: N batch, C channels, H W pixels.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from epg.diffusion.schedule import sigma_grid
+from epg.config.sampling import SamplingConfig
+from epg.diffusion.plan import Visit, sampling_steps
 
 #: D(x [N, C, H, W], shifted sigma [N] float64, labels [N]) -> [N, C, H, W]
 Denoiser = Callable[[Tensor, Tensor, Tensor], Tensor]
 #: called with (denoised estimate, evaluations so far) after each step
 Watcher = Callable[[Tensor, int], None]
-
-
-@dataclass(frozen=True)
-class Guidance:
-    """Classifier-free guidance inside an interval of unshifted noise levels.
-
-    Source: Kynkäänniemi et al. 2024; EPG, section 6 of docs/method.md.
-    """
-
-    scale: float
-    interval: tuple[float, float]  # (sigma_low, sigma_high]: guided where low < sigma <= high
-    null_class: int
-
-    def applies(self, sigma: float) -> bool:
-        """Tell, in float64 and unshifted, whether a level is guided."""
-        return self.scale != 1.0 and self.interval[0] < sigma <= self.interval[1]
 
 
 class CountingDenoiser:
@@ -43,24 +26,24 @@ class CountingDenoiser:
         self,
         denoise: Denoiser,
         labels: Tensor,
-        guidance: Guidance | None,
-        sigma_shift: float,
+        null_class: int,
+        sampling: SamplingConfig,
         clamp: tuple[Tensor, Tensor] | None,
     ) -> None:
         """Keep what does not change between levels; `clamp` is (low [C], high [C])."""
         self._denoise = denoise
         self._labels = labels
-        self._guidance = guidance
-        self._shift = sigma_shift
+        self._null_class = null_class
+        self._sampling = sampling
         self._clamp = clamp
         self.nfe = 0
 
-    def __call__(self, x: Tensor, sigma: float) -> Tensor:
-        """Return the denoised estimate [N, C, H, W] of `x` at the unshifted level `sigma`."""
-        if self._guidance is not None and self._guidance.applies(sigma):
-            denoised = self._guided(x, sigma)
+    def __call__(self, x: Tensor, visit: Visit) -> Tensor:
+        """Return the denoised estimate [N, C, H, W] of `x` at the visit's level."""
+        if visit.guided:
+            denoised = self._guided(x, visit.sigma)
         else:
-            denoised = self._denoise(x, self._level(x, sigma), self._labels)
+            denoised = self._denoise(x, self._level(x, visit.sigma), self._labels)
             self.nfe += 1
         if self._clamp is None:
             return denoised
@@ -69,30 +52,22 @@ class CountingDenoiser:
 
     def _guided(self, x: Tensor, sigma: float) -> Tensor:
         """D_u + w (D_c - D_u), both halves in one pass of twice the batch."""
-        guidance = self._guidance
-        assert guidance is not None
-        null = torch.full_like(self._labels, guidance.null_class)
+        null = torch.full_like(self._labels, self._null_class)
         both = torch.cat([x, x])
         labels = torch.cat([self._labels, null])
         conditional, unconditional = self._denoise(both, self._level(both, sigma), labels).chunk(2)
         self.nfe += 2
-        return unconditional + guidance.scale * (conditional - unconditional)
+        return unconditional + self._sampling.guidance_scale * (conditional - unconditional)
 
     def _level(self, x: Tensor, sigma: float) -> Tensor:
-        level = self._shift * sigma
+        level = self._sampling.sigma_shift * sigma
         return torch.full((x.shape[0],), level, dtype=torch.float64, device=x.device)
 
 
 def heun(
     denoiser: CountingDenoiser,
     noise: Tensor,
-    *,
-    steps: int,
-    sigma_min: float,
-    sigma_max: float,
-    rho: float,
-    sigma_shift: float,
-    final_euler_step: bool,
+    sampling: SamplingConfig,
     watch: Watcher | None = None,
 ) -> tuple[Tensor, int]:
     """Integrate the probability flow from `sigma_max` with Heun's method.
@@ -100,12 +75,7 @@ def heun(
     Args:
         denoiser: evaluates D and counts.
         noise: standard normal [N, C, H, W], float32.
-        steps: number of noise levels; `steps - 1` intervals.
-        sigma_min: lowest level, unshifted.
-        sigma_max: highest level, unshifted.
-        rho: curvature of the grid.
-        sigma_shift: factor from unshifted to actual levels.
-        final_euler_step: go on from `sigma_min` to 0 by one Euler step (NFE + 1).
+        sampling: levels, guidance, and whether a last Euler step goes on to 0 (NFE + 1).
         watch: called with each step's first denoised estimate.
 
     Returns:
@@ -113,48 +83,44 @@ def heun(
 
     Source: Karras et al. 2022, algorithm 2 (deterministic); EPG, section 6 of docs/method.md.
     """
-    sigmas = [float(s) for s in sigma_grid(steps, sigma_min, sigma_max, rho)]
-    x = sigma_shift * sigma_max * noise
-    for sigma, following in pairwise(sigmas):
-        denoised = denoiser(x, sigma)
+    shift = sampling.sigma_shift
+    x = shift * sampling.sigma_max * noise
+    for step in sampling_steps(sampling):
+        sigma = step.start.sigma
+        denoised = denoiser(x, step.start)
         if watch:
             watch(denoised, denoiser.nfe)
-        slope = (x - denoised) / (sigma_shift * sigma)
-        width = sigma_shift * (following - sigma)
+        if step.end is None:  # an Euler step from sigma_min to 0 ends at the estimate
+            x = denoised
+            continue
+        slope = (x - denoised) / (shift * sigma)
+        width = shift * (step.end.sigma - sigma)
         predicted = x + width * slope
-        corrected = (predicted - denoiser(predicted, following)) / (sigma_shift * following)
+        corrected = (predicted - denoiser(predicted, step.end)) / (shift * step.end.sigma)
         x = x + width * 0.5 * (slope + corrected)
-    if final_euler_step:
-        x = denoiser(x, sigmas[-1])  # an Euler step from sigma_min to 0 ends at the estimate
-        if watch:
-            watch(x, denoiser.nfe)
     return x, denoiser.nfe
 
 
 def consistency(
     denoiser: CountingDenoiser,
-    noise: Tensor,
-    *,
-    sigma_max: float,
-    sigma_shift: float,
-    intermediate: tuple[float, ...] = (),
-    renoise: Callable[[int], Tensor] | None = None,
+    noise: Callable[[int], Tensor],
+    sampling: SamplingConfig,
 ) -> tuple[Tensor, int]:
     """Jump from pure noise to an image in one evaluation, or in a few.
 
     Args:
         denoiser: evaluates D and counts.
-        noise: standard normal [N, C, H, W].
-        sigma_max: unshifted level of the noise.
-        sigma_shift: factor from unshifted to actual levels.
-        intermediate: unshifted levels to noise again to, for more steps.
-        renoise: gives fresh standard normal noise for the i-th intermediate level.
+        noise: gives standard normal noise [N, C, H, W] for the i-th step, fresh for each.
+        sampling: the level of the first noise, and those to noise again to for more steps.
+
+    Returns:
+        The images [N, C, H, W] and the number of evaluations per image.
 
     Source: EPG, section 5 of docs/method.md (sampling).
     """
-    images = denoiser(sigma_shift * sigma_max * noise, sigma_max)
-    for index, sigma in enumerate(intermediate):
-        if renoise is None:
-            raise ValueError("more than one step needs `renoise`")
-        images = denoiser(images + sigma_shift * sigma * renoise(index), sigma)
+    images: Tensor | None = None
+    for index, step in enumerate(sampling_steps(sampling)):
+        noised = sampling.sigma_shift * step.start.sigma * noise(index)
+        images = denoiser(noised if images is None else images + noised, step.start)
+    assert images is not None
     return images, denoiser.nfe

@@ -7,17 +7,15 @@ import math
 import torch
 from torch import Tensor
 
+from epg.diffusion.plan import sigma_levels
+
 
 def sigma_grid(num_scales: int, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
     """Return `num_scales` levels from `sigma_max` down to `sigma_min`, float64.
 
     Source: Karras et al. 2022, eq. 5; EPG, section 1 of docs/method.md.
     """
-    ramp = torch.linspace(0.0, 1.0, num_scales, dtype=torch.float64)
-    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
-    sigmas = (high + ramp * (low - high)) ** rho
-    sigmas[0], sigmas[-1] = sigma_max, sigma_min  # exact ends, whatever the powers round to
-    return sigmas
+    return torch.tensor(sigma_levels(num_scales, sigma_min, sigma_max, rho), dtype=torch.float64)
 
 
 def num_scales_at(step: int, total_steps: int, start: int, end: int) -> int:

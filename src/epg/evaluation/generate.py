@@ -13,17 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from epg.config.sampling import SamplingConfig
 from epg.data.augment import to_uint8, valid_range
 from epg.diffusion.denoisers import denoise_consistently, denoise_directly
-from epg.diffusion.samplers import CountingDenoiser, Guidance, consistency, heun
+from epg.diffusion.samplers import CountingDenoiser, Denoiser, Watcher, consistency, heun
 from epg.diffusion.seeds import generator_for
 from epg.errors import UserError
 from epg.model.device import prepare_device
 from epg.model.files import LoadedGenerator
 
 Progress = Callable[[int, int, dict[str, float]], None]
-#: Unshifted levels that a consistency model's second and later steps start from.
-INTERMEDIATE_SIGMAS = (0.8, 2.5, 0.3, 10.0)
 
 
 @dataclass(frozen=True)
@@ -41,22 +40,13 @@ class Samples:
         return len(self.images) / max(self.seconds, 1e-9)
 
 
-@dataclass(frozen=True)
-class SamplingOptions:
-    """How to sample; None takes what the recipe says."""
-
-    steps: int | None = None
-    guidance_scale: float | None = None
-
-
 def generate(
     loaded: LoadedGenerator,
     labels: np.ndarray,
     *,
     seed: int,
     batch_size: int,
-    steps: int | None = None,
-    guidance_scale: float | None = None,
+    sampling: SamplingConfig | None = None,
     on_progress: Progress | None = None,
 ) -> Samples:
     """Sample one image per label.
@@ -66,23 +56,22 @@ def generate(
         labels: int64 [N], 0 ... number of classes - 1.
         seed: sample i depends on (seed, i, its label) and not on the batch size.
         batch_size: images at once.
-        steps: noise levels of Heun's method, or evaluations of a consistency model.
-        guidance_scale: of a diffusion model; 1 is no guidance.
+        sampling: how; default: what the generator's file says.
         on_progress: called with (done, total, values).
 
     Raises:
-        UserError: a label that the model does not have, or options that its objective lacks.
+        UserError: a label that the model does not have, or sampling for the other objective.
     """
-    _check(loaded, labels, steps, guidance_scale)
+    sampling = sampling or loaded.sampling
+    _check(loaded, labels, sampling)
     device = prepare_device()
     loaded.generator.to(device)
-    options = SamplingOptions(steps, guidance_scale)
     pieces: list[np.ndarray] = []
     nfe = 0
     begun = time.perf_counter()
     for start in range(0, len(labels), batch_size):
         chunk = torch.from_numpy(np.asarray(labels[start : start + batch_size])).to(device)
-        images, nfe = _sample(loaded, chunk, seed, start, options, None)
+        images, nfe = _sample(loaded, chunk, seed, start, sampling, None)
         pieces.append(_to_pixels(loaded, images))
         if on_progress:
             done = start + len(chunk)
@@ -93,51 +82,47 @@ def generate(
 
 
 def trajectory(
-    loaded: LoadedGenerator, labels: np.ndarray, *, seed: int, frames: int = 8
+    loaded: LoadedGenerator,
+    labels: np.ndarray,
+    *,
+    seed: int,
+    frames: int = 8,
+    sampling: SamplingConfig | None = None,
 ) -> np.ndarray:
     """Return denoised estimates along the sampler's path, uint8 [T, N, H, W, C].
 
     A consistency model has one step: T is 2, the noise and the image.
     """
+    sampling = sampling or loaded.sampling
+    _check(loaded, labels, sampling)
     device = prepare_device()
     loaded.generator.to(device)
     chunk = torch.from_numpy(np.asarray(labels)).to(device)
     seen: list[np.ndarray] = []
-    images, _ = _sample(
-        loaded,
-        chunk,
-        seed,
-        0,
-        SamplingOptions(),
-        lambda denoised, _nfe: seen.append(_to_pixels(loaded, denoised)),
-    )
-    if loaded.objective == "consistency":
+
+    def watch(denoised: Tensor, _nfe: int) -> None:
+        seen.append(_to_pixels(loaded, denoised))
+
+    images, _ = _sample(loaded, chunk, seed, 0, sampling, watch)
+    if sampling.objective == "consistency":
         noise = _noise(loaded, seed, 0, len(labels), device)
         return np.stack([_to_pixels(loaded, 0.5 * noise), _to_pixels(loaded, images)])
     chosen = np.linspace(0, len(seen) - 1, min(frames, len(seen))).round().astype(int)
     return np.stack([seen[i] for i in chosen])
 
 
-def _check(
-    loaded: LoadedGenerator, labels: np.ndarray, steps: int | None, guidance_scale: float | None
-) -> None:
+def _check(loaded: LoadedGenerator, labels: np.ndarray, sampling: SamplingConfig) -> None:
     count = len(loaded.classes)
     wrong = [int(label) for label in labels if not 0 <= label < count]
     if wrong:
         raise UserError(f"class {wrong[0]}: this model has the classes 0 to {count - 1}")
     if len(labels) == 0:
         raise UserError("no labels to sample: ask for at least one image")
-    if loaded.objective == "consistency":
-        if guidance_scale not in (None, 1.0):
-            raise UserError(
-                f"guidance scale {guidance_scale}: a consistency model is trained without label "
-                "dropout and takes no guidance; leave it out"
-            )
-        most = len(INTERMEDIATE_SIGMAS) + 1
-        if steps is not None and not 1 <= steps <= most:
-            raise UserError(f"{steps} steps: a consistency model takes 1 to {most}")
-    elif steps is not None and steps < 2:
-        raise UserError(f"{steps} steps: a diffusion model takes 2 or more noise levels")
+    if sampling.objective != loaded.objective:
+        raise UserError(
+            f"objective {sampling.objective!r}: these weights were trained as a "
+            f"{loaded.objective} model; name the weights of the other, or this objective"
+        )
 
 
 @torch.inference_mode()
@@ -146,55 +131,32 @@ def _sample(
     labels: Tensor,
     seed: int,
     first: int,
-    options: SamplingOptions,
-    watch: Callable[[Tensor, int], None] | None,
+    sampling: SamplingConfig,
+    watch: Watcher | None,
 ) -> tuple[Tensor, int]:
     """Sample the images `first` ... of a series; returns model units [N, C, H, W] and the NFE."""
-    recipe = loaded.recipe
-    diffusion, data = recipe["diffusion"], recipe["data"]
-    shift = diffusion["sigma_shift"] or data["image_size"] / 64
-    noise = _noise(loaded, seed, first, len(labels), labels.device)
+    data = loaded.recipe["data"]
     low, high = valid_range(data["mean"], data["std"])
     clamp = (low.to(labels.device), high.to(labels.device))
-    sigma_data = diffusion["sigma_data"]
-    if loaded.objective == "denoising":
-        settings = recipe["denoising"]
-        chosen = options.guidance_scale
-        scale = settings["guidance_scale"] if chosen is None else chosen
-        low_sigma, high_sigma = settings["guidance_interval"]
-        return heun(
-            CountingDenoiser(
-                lambda x, s, y: denoise_directly(loaded.generator, x, s, y, sigma_data),
-                labels,
-                Guidance(scale, (low_sigma, high_sigma), loaded.generator.null_class),
-                shift,
-                clamp,
-            ),
-            noise,
-            steps=options.steps or settings["sampling_steps"],
-            sigma_min=diffusion["sigma_min"],
-            sigma_max=diffusion["sigma_max"],
-            rho=diffusion["rho"],
-            sigma_shift=shift,
-            final_euler_step=settings["final_euler_step"],
-            watch=watch,
-        )
-    floor = shift * diffusion["sigma_min"]
-    levels = sorted(INTERMEDIATE_SIGMAS[: (options.steps or 1) - 1], reverse=True)
-    return consistency(
-        CountingDenoiser(
-            lambda x, s, y: denoise_consistently(loaded.generator, x, s, y, sigma_data, floor),
-            labels,
-            None,
-            shift,
-            clamp,
-        ),
-        noise,
-        sigma_max=diffusion["sigma_max"],
-        sigma_shift=shift,
-        intermediate=tuple(levels),
-        renoise=lambda i: _noise(loaded, seed, first, len(labels), labels.device, step=i + 1),
+    denoiser = CountingDenoiser(
+        _denoiser(loaded, sampling), labels, loaded.generator.null_class, sampling, clamp
     )
+
+    def noise(step: int) -> Tensor:
+        return _noise(loaded, seed, first, len(labels), labels.device, step)
+
+    if sampling.objective == "denoising":
+        return heun(denoiser, noise(0), sampling, watch)
+    return consistency(denoiser, noise, sampling)
+
+
+def _denoiser(loaded: LoadedGenerator, sampling: SamplingConfig) -> Denoiser:
+    """D of the generator's objective: (x [N, C, H, W], shifted sigma [N], labels [N])."""
+    network, sigma_data = loaded.generator, sampling.sigma_data
+    if sampling.objective == "denoising":
+        return lambda x, sigma, y: denoise_directly(network, x, sigma, y, sigma_data)
+    floor = sampling.sigma_shift * sampling.sigma_min
+    return lambda x, sigma, y: denoise_consistently(network, x, sigma, y, sigma_data, floor)
 
 
 def _noise(

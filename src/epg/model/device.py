@@ -3,32 +3,10 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import torch
 
-
-def available_cores() -> int:
-    """Cores this process may use: its affinity, bounded by the container's CPU quota."""
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-    quota = _cgroup_quota()
-    return max(1, min(cores, quota) if quota else cores)
-
-
-def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Return the container's CPU quota in whole cores: cgroup v2 or v1, None where unlimited."""
-    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
-        try:
-            quota, period = " ".join((root / name).read_text() for name in names).split()
-        except (OSError, ValueError):
-            continue
-        if not quota.isdecimal():  # "max", or -1 in v1
-            return None
-        return max(1, round(int(quota) / int(period)))
-    return None
+from epg.machine import available_cores
 
 
 def prepare_device() -> torch.device:

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from epg.config.sampling import SamplingConfig
 from epg.errors import UserError
 from epg.model.generator import Generator
 
@@ -25,6 +26,7 @@ class LoadedGenerator:
     recipe: dict[str, Any]
     objective: str  # denoising | consistency
     classes: list[str]
+    sampling: SamplingConfig  # the recipe's when it was trained
     metadata: dict[str, Any]
 
 
@@ -70,5 +72,34 @@ def load_generator(path: Path | str) -> LoadedGenerator:
         recipe=metadata["recipe"],
         objective=metadata["objective"],
         classes=metadata["classes"],
+        sampling=_sampling(metadata, path),
         metadata=metadata,
     )
+
+
+def _sampling(metadata: dict[str, Any], path: Path) -> SamplingConfig:
+    """Sampling as the header has it; version 0.1 wrote none, but the whole recipe beside it."""
+    try:
+        return SamplingConfig.checked(metadata.get("sampling") or _sampling_of_recipe(metadata))
+    except (KeyError, TypeError, UserError) as error:
+        raise UserError(
+            f"{path}: its header does not say how to sample ({error}): train it again and "
+            "register what comes out"
+        ) from error
+
+
+def _sampling_of_recipe(metadata: dict[str, Any]) -> dict[str, Any]:
+    recipe, objective = metadata["recipe"], metadata["objective"]
+    diffusion = recipe["diffusion"]
+    content = {
+        "objective": objective,
+        "steps": 1,
+        "sigma_shift": diffusion["sigma_shift"] or recipe["data"]["image_size"] / 64,
+        **{key: diffusion[key] for key in ("sigma_min", "sigma_max", "rho", "sigma_data")},
+    }
+    if objective == "denoising":
+        settings = recipe["denoising"]
+        content["steps"] = settings["sampling_steps"]
+        for key in ("guidance_scale", "guidance_interval", "final_euler_step"):
+            content[key] = settings[key]
+    return content

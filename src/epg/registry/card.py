@@ -9,27 +9,8 @@ from typing import Any
 
 import yaml
 
-#: Metric -> what it is, in words; `{features}` is the name of the feature network.
-MEANINGS = {
-    "fid": "Fréchet inception distance; lower is better",
-    "sfid": "Fréchet distance in Inception's spatial features; lower is better",
-    "inception_score": "Inception score; higher is better",
-    "frechet_distance": "Fréchet distance in `{features}` features (not FID); lower is better",
-    "precision": "share of generated images near real ones, in `{features}` features",
-    "recall": "share of real images near generated ones, in `{features}` features",
-    "svc_agreement": "generated images that an independent SVC reads as the requested class",
-    "class_agreement": "generated images that `{features}` reads as the requested class",
-    "classifier_held_out_accuracy": "accuracy of `{features}` on held-out real images",
-    "nearest_neighbour_ratio": (
-        "median distance to the nearest training image, relative to held-out real images; "
-        "a model that copies comes near 0"
-    ),
-    "nfe": "evaluations of the network per image",
-    "parameters": "parameters of the generator",
-    "gmacs": "multiply-accumulates of one evaluation, in thousand millions",
-    "images_per_second": "throughput when it was evaluated",
-    "num_samples": "generated images that were judged",
-}
+from epg.measures import Measure, measured
+
 _OBJECTIVES = {
     "denoising": "a diffusion model: it removes noise in many small steps",
     "consistency": "a consistency model: it makes an image in one step, without a teacher",
@@ -71,7 +52,10 @@ def render_card(facts: CardFacts) -> str:
         facts=facts,
         head=Markup(_head(facts)),  # noqa: S704 - written by the YAML library
         kind=_OBJECTIVES.get(facts.objective, facts.objective),
-        metrics=[(name, _shown(value), _meaning(name, facts)) for name, value in _numbers(facts)],
+        metrics=[
+            (measure.name, measure.write(value), _meaning(measure, facts))
+            for measure, value in _numbers(facts)
+        ],
     )
 
 
@@ -106,8 +90,12 @@ def _head(facts: CardFacts) -> str:
                         "task": {"type": "image-generation"},
                         "dataset": {"name": source, "type": source},
                         "metrics": [
-                            {"type": name, "name": _name(name, facts), "value": value}
-                            for name, value in _numbers(facts)
+                            {
+                                "type": measure.name,
+                                "name": _name(measure, facts),
+                                "value": value,
+                            }
+                            for measure, value in _numbers(facts)
                         ],
                     }
                 ],
@@ -117,28 +105,23 @@ def _head(facts: CardFacts) -> str:
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).rstrip("\n")
 
 
-def _numbers(facts: CardFacts) -> list[tuple[str, int | float]]:
-    """Metrics that are numbers, the ones that we can explain first."""
-    order = [*MEANINGS, *sorted(set(facts.metrics) - set(MEANINGS))]
+def _numbers(facts: CardFacts) -> list[tuple[Measure, int | float]]:
+    """Figures that were measured, in the order of the table."""
     return [
-        (name, facts.metrics[name])
-        for name in order
-        if isinstance(facts.metrics.get(name), int | float)
+        (measure, facts.metrics[measure.name])
+        for measure in measured(facts.metrics)
+        if isinstance(facts.metrics[measure.name], int | float)
     ]
 
 
-def _name(name: str, facts: CardFacts) -> str:
-    return f"{name} ({facts.features})" if "{features}" in MEANINGS.get(name, "") else name
+def _name(measure: Measure, facts: CardFacts) -> str:
+    """Return the name for a hub, with the feature network where figures of others exist."""
+    own = "{network}" in measure.explanation and not measure.further
+    return f"{measure.name} ({facts.features})" if own else measure.name
 
 
-def _meaning(name: str, facts: CardFacts) -> Any:
+def _meaning(measure: Measure, facts: CardFacts) -> Any:
     from markupsafe import Markup
 
-    meaning = MEANINGS.get(name, "")
-    return Markup(meaning.replace("`{features}`", code_span(facts.features)))  # noqa: S704
-
-
-def _shown(value: float) -> str:
-    if isinstance(value, int) or float(value).is_integer():
-        return f"{int(value):,}"
-    return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    words = [measure.meaning(code_span(facts.features)), measure.direction]
+    return Markup("; ".join(filter(None, words)))  # noqa: S704 - ours, but for the code

@@ -80,8 +80,6 @@ def read_entry(registry: Store, model: str, version: str) -> Registered | None:
     except ObjectNotFound:
         return None
     except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(
             f"{registry.uri}/{key}: not a registry entry ({error}); remove the folder "
             f"{uri} and register the model again"

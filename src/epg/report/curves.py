@@ -9,8 +9,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from epg.numbers import finite, short, significant, whole
 from epg.report.axes import Scale, position_scale, tick_text, value_scale
-from epg.report.numbers import finite, short, significant, whole
+from epg.report.html import render
 
 WIDTH, HEIGHT = 400, 232  # user units; about one pixel each in a 430 px wide page
 LEFT, RIGHT, TOP, BOTTOM = 42, 98, 10, 26
@@ -142,8 +143,6 @@ def curves_html(rows: Iterable[Mapping[str, Any]], title: str) -> str:
             "images_per_second", ...}` in any order; missing keys and non-finite values are fine.
         title: shown as text.
     """
-    from epg.report.page import render
-
     listed = list(rows)
     last = max(listed, key=lambda row: finite(row.get("step")) or 0.0, default={})
     wanted = (

@@ -33,7 +33,7 @@ _NEEDS = {
 
 
 class Record(Protocol):
-    """The parts of a stage record that the page reads (see `stages/run.py`)."""
+    """The parts of a stage record that the page reads (see `runs/record.py`)."""
 
     @property
     def stage(self) -> str: ...  # noqa: D102

@@ -1,14 +1,14 @@
-"""From facts to one HTML file: autoescaped, without script, with a content security policy."""
+"""The report: from facts to one HTML file."""
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from epg.numbers import duration, percent, significant, whole
 from epg.report.curves import loss_chart, side_charts
 from epg.report.facts import TRAINING_STAGES, RunFacts, branch_state, split_stage, standing_failures
+from epg.report.html import render
 from epg.report.images import MAX_STRIP_BYTES, embed
-from epg.report.numbers import duration, percent, significant, whole
 from epg.report.outcome import SHORT_TITLES, TITLES, describe_outcome
 from epg.report.results import (
     class_agreement,
@@ -30,33 +30,6 @@ from epg.report.story import (
     what_was_run,
 )
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
-#: Nothing is loaded from anywhere: pictures are data URIs, styles are inline, scripts are refused.
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-
-
-@functools.cache
-def environment() -> Environment:
-    """Return the template environment: everything is escaped, a missing name is an error."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    made = Environment(
-        loader=PackageLoader("epg.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.globals.update(policy=POLICY, titles=TITLES, short_titles=SHORT_TITLES)
-    return made
-
-
-def render(template: str, **values: Any) -> str:
-    """Fill a template of this package."""
-    return environment().get_template(template).render(**values)
-
 
 def render_page(facts: RunFacts) -> str:
     """Return the report of a run as one self-contained HTML page.
@@ -66,6 +39,8 @@ def render_page(facts: RunFacts) -> str:
     return render(
         "page.html.j2",
         facts=facts,
+        titles=TITLES,
+        short_titles=SHORT_TITLES,
         outcome=describe_outcome(facts),
         subtitle=facts.recipe.description or data_words(facts),
         chips=_chips(facts),

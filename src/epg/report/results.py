@@ -2,75 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from epg.measures import Measure, measured
+from epg.numbers import decimals, finite
 from epg.report.facts import OBJECTIVES, RunFacts, branch_state
-from epg.report.numbers import decimals, finite, percent, short, significant, whole
 
 MAX_CLASSES = 20  # a table of a thousand classes shows the worst ones
 COPY_RATIO = 0.7  # below this, samples lie suspiciously close to training images
 
 
-@dataclass(frozen=True)
-class Measure:
-    """One metric of the evaluate stages: its name for people and how it is written."""
-
-    key: str
-    title: str
-    write: Callable[[Any], str]
-    better: str = ""  # "higher", "lower" or ""
-    meaning: str = ""
-
-
-MEASURES = (
-    Measure(
-        "svc_agreement",
-        "Agreement, judged by an SVC",
-        percent,
-        "higher",
-        "generated images that a support vector classifier, trained on real pixels, gives the "
-        "class asked for",
-    ),
-    Measure(
-        "class_agreement",
-        "Agreement, judged by the feature network",
-        percent,
-        "higher",
-        "generated images that the feature network gives the class asked for",
-    ),
-    Measure(
-        "frechet_distance",
-        "Fréchet distance",
-        significant,
-        "lower",
-        "distance between generated and held-out images in {features} features",
-    ),
-    Measure("fid", "FID", significant, "lower", "Fréchet distance in Inception features"),
-    Measure("inception_score", "Inception score", significant, "higher"),
-    Measure("precision", "Precision", lambda v: decimals(v, 3), "higher", "samples look real"),
-    Measure("recall", "Recall", lambda v: decimals(v, 3), "higher", "samples are varied"),
-    Measure(
-        "nearest_neighbour_ratio",
-        "Nearest-neighbour ratio",
-        lambda v: decimals(v, 2),
-        "",
-        "median distance to the nearest training image, in units of the same for real held-out "
-        "images; far below 1 would mean copies",
-    ),
-    Measure("nfe", "Network evaluations per image (NFE)", whole, "lower"),
-    Measure("images_per_second", "Images per second", significant, "higher"),
-    Measure("parameters", "Parameters", short),
-    Measure("gmacs", "GMACs per evaluation", significant, "", "multiply-accumulates / 10⁹"),
-    Measure("num_samples", "Images judged", whole),
-    Measure(
-        "classifier_held_out_accuracy",
-        "The feature network itself",
-        percent,
-        "",
-        "its accuracy on real held-out images: no model can be judged better than its judge",
-    ),
+#: Figures of the cards at the top; of each line, the first that was measured.
+HEADLINES = (
+    ("svc_agreement", "inception_score", "class_agreement"),
+    ("fid", "frechet_distance"),
+    ("nfe",),
+    ("images_per_second",),
 )
 
 
@@ -84,15 +33,9 @@ class Cell:
 
 
 def feature_name(facts: RunFacts) -> str:
-    """Name the network in whose features distances are measured."""
-    if facts.recipe.evaluate.features == "inception":
-        return "Inception"
-    for stage in ("evaluate-denoising", "evaluate-consistency", "reference-statistics"):
-        for source in (facts.metrics(stage), facts.details(stage)):
-            for key in ("feature_network", "features", "feature_name"):
-                if isinstance(source.get(key), str) and source[key] != "classifier":
-                    return str(source[key])
-    return f"{facts.recipe.name}-cnn"
+    """Return the name of the network in whose features the models were judged."""
+    names = [facts.details(f"evaluate-{o}").get("feature_network") for o in OBJECTIVES]
+    return next((str(name) for name in names if name), "")
 
 
 def shown_objectives(facts: RunFacts) -> list[str]:
@@ -103,28 +46,21 @@ def shown_objectives(facts: RunFacts) -> list[str]:
 
 def result_rows(facts: RunFacts) -> list[tuple[Measure, str, list[Cell]]]:
     """Return (measure, its meaning, one cell per shown objective) for all that was measured."""
+    values = _evaluations(facts)
     features = feature_name(facts)
-    values = {o: facts.metrics(f"evaluate-{o}") for o in shown_objectives(facts)}
-    known = {measure.key for measure in MEASURES}
-    extra = sorted(
-        {k for v in values.values() for k, x in v.items() if k not in known and _is_number(x)}
-    )
-    rows = []
-    for measure in (*MEASURES, *(Measure(key, key, significant) for key in extra)):
-        if any(measure.key in measured for measured in values.values()):
-            cells = [_cell(facts, measure, o, values[o]) for o in values]
-            rows.append((measure, measure.meaning.format(features=features), cells))
-    return rows
+    return [
+        (measure, measure.explain(features), [_cell(facts, measure, o, values[o]) for o in values])
+        for measure in measured(name for metrics in values.values() for name in metrics)
+    ]
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _evaluations(facts: RunFacts) -> dict[str, Mapping[str, Any]]:
+    return {o: facts.metrics(f"evaluate-{o}") for o in shown_objectives(facts)}
 
 
-def _cell(facts: RunFacts, measure: Measure, objective: str, measured: Mapping[str, Any]) -> Cell:
-    value = measured.get(measure.key)
-    text = "–" if value is None else measure.write(value)
-    limits = getattr(facts.recipe.gate, objective).get(measure.key, {})
+def _cell(facts: RunFacts, measure: Measure, objective: str, metrics: Mapping[str, Any]) -> Cell:
+    value = metrics.get(measure.name)
+    limits = getattr(facts.recipe.gate, objective).get(measure.name, {})
     number = finite(value)
     bars, met = [], True
     for kind, sign in (("min", "≥"), ("max", "≤")):
@@ -133,62 +69,41 @@ def _cell(facts: RunFacts, measure: Measure, objective: str, measured: Mapping[s
             bars.append(f"{sign} {measure.write(limit)}")
             good = number is not None and (number >= limit if kind == "min" else number <= limit)
             met = met and good
-    return Cell(text, " and ".join(bars), met if bars and value is not None else None)
+    judged = met if bars and value is not None else None
+    return Cell(measure.write(value), " and ".join(bars), judged)
 
 
 def headline_cards(facts: RunFacts) -> list[dict[str, Any]]:
     """Return the cards at the top: title, note and one (objective, value) per shown model."""
-    objectives = shown_objectives(facts)
-    values = {o: facts.metrics(f"evaluate-{o}") for o in objectives}
-    inception = any("fid" in measured for measured in values.values())
-    judged_by_svc = any("svc_agreement" in measured for measured in values.values())
-    agreement = "svc_agreement" if judged_by_svc else "class_agreement"
-    wanted = (
-        ("Inception score", "inception_score", significant, "higher is better")
-        if inception and not judged_by_svc
-        else (
-            "Agreement",
-            agreement,
-            percent,
-            "with the class asked for, says an independent "
-            + ("SVC" if judged_by_svc else "classifier"),
-        ),
-        ("FID", "fid", significant, "Inception features; lower is better")
-        if inception
-        else (
-            "Fréchet distance",
-            "frechet_distance",
-            significant,
-            f"in {feature_name(facts)} features; lower is better",
-        ),
-        ("Network evaluations", "nfe", whole, "for one image (NFE)"),
-        ("Images per second", "images_per_second", significant, _speed_note(facts)),
-    )
-    return [
-        {
-            "title": title,
-            "note": note,
-            "values": [
-                (o, write(measured[key]) if key in measured else "–")
-                for o, measured in values.items()
-            ],
-        }
-        for title, key, write, note in wanted
-        if any(key in measured for measured in values.values())
-    ]
+    values = _evaluations(facts)
+    cards = []
+    for names in HEADLINES:
+        found = measured(name for metrics in values.values() for name in metrics if name in names)
+        if not found:
+            continue
+        measure = min(found, key=lambda m: names.index(m.name))
+        speed = _speed_note(facts) if measure.kind == "rate" else ""
+        words = [measure.explain(feature_name(facts)), speed, measure.direction]
+        cards.append(
+            {
+                "title": measure.label,
+                "note": "; ".join(filter(None, words)),
+                "values": [(o, measure.write(m.get(measure.name))) for o, m in values.items()],
+            }
+        )
+    return cards
 
 
 def _speed_note(facts: RunFacts) -> str:
     for objective in OBJECTIVES:
         record = facts.records.get(f"evaluate-{objective}")
         if record:
-            where = record.details.get("device") or record.versions.get("device")
-            cores = record.versions.get("cores")
-            if where and str(where) != "cpu":
-                return f"sampling on {where}"
-            if cores:
-                return f"sampling on {cores} CPU core{'s' if cores != 1 else ''}"
-    return "sampling"
+            where = str(record.details.get("device", "cpu"))
+            if where != "cpu":
+                return f"on {where}"
+            if cores := record.versions.get("cores"):
+                return f"on {cores} CPU core{'s' if cores != 1 else ''}"
+    return ""
 
 
 def copies_reading(facts: RunFacts) -> dict[str, Any] | None:
@@ -226,29 +141,17 @@ def copies_reading(facts: RunFacts) -> dict[str, Any] | None:
 
 
 def class_agreement(facts: RunFacts, objective: str) -> dict[int, float]:
-    """Return label -> agreement of one model, if its evaluate stage tells."""
+    """Return label -> agreement of one model, as far as its evaluation tells.
+
+    The independent judge is asked first; a class that nothing was asked of has none.
+    """
     details = facts.details(f"evaluate-{objective}")
-    keys = [k for k in details if "agreement" in k and ("by_class" in k or "per_class" in k)]
-    for key in sorted(keys, key=lambda k: ("svc" not in k, k)):  # the independent judge first
-        found = details[key]
-        if isinstance(found, list):
-            return {i: x for i, v in enumerate(found) if (x := finite(v)) is not None}
-        if isinstance(found, Mapping):
-            return _by_label(found, class_names(facts))
-    return {}
-
-
-def _by_label(found: Mapping[Any, Any], names: list[str]) -> dict[int, float]:
-    labels = {}
-    for name, value in found.items():
-        number = finite(value)
-        if name in names:
-            label: int | None = names.index(name)
-        else:
-            label = int(name) if str(name).isdecimal() else None
-        if label is not None and number is not None:
-            labels[label] = number
-    return labels
+    by_class = details.get("svc_agreement_by_class") or details.get("class_agreement_by_class")
+    return {
+        label: share
+        for label, value in enumerate(by_class or ())
+        if (share := finite(value)) is not None
+    }
 
 
 def class_names(facts: RunFacts) -> list[str]:

@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
+from epg.numbers import duration, significant
 from epg.report.facts import STAGES, RunFacts, branch_state, split_stage, standing_failures
-from epg.report.numbers import duration, significant
 from epg.report.outcome import SHORT_TITLES
 from epg.report.results import shown_objectives
 

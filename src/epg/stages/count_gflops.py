@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from epg.config.recipe import Recipe
-from epg.stages.entry import open_run, stage_entry
-from epg.stages.run import Outputs, Run, StageRecord, perform
+from epg.runs.entry import open_run, stage_entry
+from epg.runs.perform import perform
+from epg.runs.record import Outputs, StageRecord
+from epg.runs.run import Run
+from epg.stages.catalog import STAGES
 from epg.telemetry.progress import StageReporter
 
-STAGE = "count-gflops"
+STAGE = STAGES["count-gflops"]
 
 
 def costs(recipe: Recipe) -> dict[str, float | int]:
@@ -18,7 +21,7 @@ def costs(recipe: Recipe) -> dict[str, float | int]:
     One multiply-accumulate is one MAC and two FLOPs. `gmacs_without_attention` leaves out the
     attention products, which is how the paper counts. Products per image are in TMACs.
     """
-    from epg.diffusion.plan import heun_nfe
+    from epg.diffusion.plan import evaluations, sampling_steps
     from epg.model.flops import (
         encoder_cost,
         encoder_parameters,
@@ -28,16 +31,10 @@ def costs(recipe: Recipe) -> dict[str, float | int]:
 
     arguments = recipe.generator_arguments()
     encoder, generator = encoder_cost(arguments["encoder"]), generator_cost(arguments)
-    settings = recipe.denoising
-    nfe = heun_nfe(
-        settings.sampling_steps,
-        recipe.diffusion.sigma_min,
-        recipe.diffusion.sigma_max,
-        recipe.diffusion.rho,
-        settings.guidance_scale,
-        (settings.guidance_interval[0], settings.guidance_interval[1]),
-        settings.final_euler_step,
-    )
+    nfe = {
+        objective: evaluations(sampling_steps(recipe.sampling(objective)))
+        for objective in ("denoising", "consistency")
+    }
     return {
         "parameters_encoder": encoder_parameters(arguments["encoder"]),
         "parameters_generator": generator_parameters(arguments),
@@ -45,10 +42,11 @@ def costs(recipe: Recipe) -> dict[str, float | int]:
         "gmacs": generator.gmacs,
         "gmacs_without_attention": generator.gmacs_without_attention,
         "gflops": generator.gflops,
-        "nfe_denoising": nfe,
-        "nfe_consistency": 1,
-        "tmacs_per_image_denoising": generator.gmacs * nfe / 1e3,
-        "tmacs_per_image_consistency": generator.gmacs / 1e3,
+        **{f"nfe_{objective}": count for objective, count in nfe.items()},
+        **{
+            f"tmacs_per_image_{objective}": generator.gmacs * count / 1e3
+            for objective, count in nfe.items()
+        },
     }
 
 

@@ -6,16 +6,19 @@ import json
 import math
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from epg.data.manifest import Manifest
+from epg.runs.entry import open_run, stage_entry
+from epg.runs.perform import perform
+from epg.runs.record import Outputs, StageRecord, fetch_output, file_sha256, require_record
+from epg.runs.run import Run
+from epg.stages.catalog import find_stage
 from epg.stages.count_gflops import costs
-from epg.stages.entry import open_run, stage_entry
-from epg.stages.finetune import check_objective
 from epg.stages.inputs import stored_generator, stored_manifest
 from epg.stages.reference_statistics import (
     MAX_QUERIES,
@@ -24,22 +27,13 @@ from epg.stages.reference_statistics import (
     distances_to_training,
     load_network,
 )
-from epg.stages.reference_statistics import STAGE as REFERENCE
-from epg.stages.run import (
-    Outputs,
-    Run,
-    StageRecord,
-    fetch_output,
-    file_sha256,
-    perform,
-    require_record,
-)
 from epg.stages.settings import evaluation_config
 from epg.telemetry.progress import StageReporter
 
 if TYPE_CHECKING:
     import torch
 
+    from epg.config.sampling import SamplingConfig
     from epg.data.reader import ShardReader
     from epg.evaluation.features import Description
     from epg.evaluation.generate import Samples
@@ -64,11 +58,11 @@ def evaluate(
     Outputs: `metrics` (JSON), `samples` (npz: `arr_0` uint8 [N, H, W, C], `arr_1` labels),
     `grid` and `trajectory` (PNG).
     """
-    check_objective(objective)
+    stage = find_stage("evaluate", objective)
     manifest = manifest or stored_manifest(run)
     check_features(run)
     check_neighbours(run, manifest)
-    reference = require_record(run, REFERENCE)
+    reference = require_record(run, "reference-statistics")
     with tempfile.TemporaryDirectory(prefix="epg-generator-") as scratch:
         weights = generator or stored_generator(run, objective, Path(scratch))
         inputs = {
@@ -82,7 +76,7 @@ def evaluate(
 
         return perform(
             run,
-            f"evaluate-{objective}",
+            stage,
             config=evaluation_config(run.recipe, objective),
             inputs=inputs,
             work=work,
@@ -112,9 +106,7 @@ class _Evaluation:
         from epg.model.files import load_generator
 
         device = prepare_device()
-        # Sampling is the recipe's as it is now; the file remembers the one it was trained with.
-        recipe = self.run.recipe.model_dump(mode="json")
-        loaded = replace(load_generator(weights), recipe=recipe)
+        loaded = load_generator(weights)
         samples = self._generate(loaded)
         self._draw(loaded, samples)
         train = ShardReader(self.run.store, self.manifest, "train")
@@ -125,6 +117,11 @@ class _Evaluation:
         self.outputs.details["device"] = str(device)
         self._write_metrics()
 
+    @property
+    def _sampling(self) -> SamplingConfig:
+        """The recipe's as it is now; the file remembers what it was trained with."""
+        return self.run.recipe.sampling(self.objective)
+
     def _generate(self, loaded: LoadedGenerator) -> Samples:
         from epg.evaluation.generate import generate
 
@@ -134,6 +131,7 @@ class _Evaluation:
             balanced_labels(settings.num_samples, len(loaded.classes)),
             seed=self.run.recipe.seed,
             batch_size=settings.batch_size,
+            sampling=self._sampling,
             on_progress=lambda done, total, values: self.reporter.progress(
                 done, total, "images", **values
             ),
@@ -153,7 +151,13 @@ class _Evaluation:
         grid = class_grid(samples.images, samples.labels, per_class=_GRID_COLUMNS)
         self.outputs.put_bytes("grid", "grid.png", grid)
         labels = balanced_labels(min(_STRIP_IMAGES, len(loaded.classes)), len(loaded.classes))
-        way = trajectory(loaded, labels, seed=self.run.recipe.seed, frames=_STRIP_FRAMES)
+        way = trajectory(
+            loaded,
+            labels,
+            seed=self.run.recipe.seed,
+            frames=_STRIP_FRAMES,
+            sampling=self._sampling,
+        )
         self.outputs.put_bytes("trajectory", "trajectory.png", trajectory_strip(way))
 
     def _judge_features(self, samples: Samples, device: torch.device) -> None:

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from epg.data.manifest import Manifest
 from epg.errors import UserError
-from epg.stages.entry import open_run, stage_entry
+from epg.runs.entry import open_run, stage_entry
+from epg.runs.perform import perform
+from epg.runs.record import Outputs, StageRecord, fetch_output, file_sha256
+from epg.runs.run import Run
+from epg.stages.catalog import find_stage
 from epg.stages.inputs import stored_encoder, stored_manifest
 from epg.stages.pretrain import ENCODER_FILE, PROJECTOR_FILE
-from epg.stages.run import Outputs, Run, StageRecord, fetch_output, file_sha256, perform
 from epg.stages.settings import training_config
 from epg.stages.training import drop_checkpoints, train_stage
 from epg.telemetry.progress import StageReporter
@@ -21,14 +24,6 @@ if TYPE_CHECKING:
     import torch
 
     from epg.training.loop import Objective
-
-OBJECTIVES = ("denoising", "consistency")
-
-
-def check_objective(objective: str) -> None:
-    """Refuse an objective that does not exist."""
-    if objective not in OBJECTIVES:
-        raise UserError(f"objective {objective!r}: it is one of {', '.join(OBJECTIVES)}")
 
 
 def finetune(
@@ -44,10 +39,9 @@ def finetune(
 
     Outputs: `generator` (safetensors), `series` (JSON lines), `curves` (HTML).
     """
-    check_objective(objective)
-    stage = f"finetune-{objective}"
+    stage = find_stage("finetune", objective)
     manifest = manifest or stored_manifest(run)
-    config = training_config(run.recipe, stage)
+    config = training_config(run.recipe, stage.name)
     with tempfile.TemporaryDirectory(prefix="epg-encoder-") as scratch:
         folder = encoder or stored_encoder(run, Path(scratch))
         inputs = {"shards": manifest.sha256, "encoder": file_sha256(folder / ENCODER_FILE)}
@@ -57,7 +51,7 @@ def finetune(
 
             trained, _ = train_stage(
                 run,
-                stage,
+                stage.name,
                 reporter=reporter,
                 outputs=outputs,
                 manifest=manifest,
@@ -73,7 +67,7 @@ def finetune(
             outputs.metrics["parameters"] = sum(t.numel() for t in weights.values())
 
         record = perform(run, stage, config=config, inputs=inputs, work=work, refuse_changed=True)
-    drop_checkpoints(run, stage)
+    drop_checkpoints(run, stage.name)
     return record
 
 
@@ -104,6 +98,7 @@ def _header(run: Run, objective: str, manifest: Manifest, inputs: dict[str, str]
         "objective": objective,
         "classes": manifest.classes,
         "generator_arguments": run.recipe.generator_arguments(),
+        "sampling": run.recipe.sampling(objective).model_dump(mode="json"),
         "recipe": run.recipe.model_dump(mode="json"),
         "inputs": inputs,
     }

@@ -9,42 +9,26 @@ from typing import Any
 
 from epg.config.recipe import Recipe
 from epg.errors import UserError
-from epg.stages.entry import open_run, stage_entry
-from epg.stages.finetune import check_objective
-from epg.stages.run import Outputs, Run, StageRecord, perform, require_record
+from epg.measures import FIGURES, MEASURES, find
+from epg.runs.entry import open_run, stage_entry
+from epg.runs.perform import perform
+from epg.runs.record import Outputs, StageRecord, require_record
+from epg.runs.run import Run
+from epg.stages.catalog import OBJECTIVES, find_stage
 from epg.telemetry.progress import StageReporter
-
-#: Metrics of `evaluate`, with what a recipe must have for them.
-KNOWN_METRICS: dict[str, str] = {
-    "frechet_distance": "evaluate.features: classifier",
-    "class_agreement": "evaluate.features: classifier",
-    "classifier_held_out_accuracy": "evaluate.features: classifier",
-    "fid": "evaluate.features: inception",
-    "sfid": "evaluate.features: inception",
-    "inception_score": "evaluate.features: inception",
-    "svc_agreement": "evaluate.svc",
-    "precision": "",
-    "recall": "",
-    "nearest_neighbour_ratio": "",
-    "nfe": "",
-    "parameters": "",
-    "gmacs": "",
-    "images_per_second": "",
-    "num_samples": "",
-}
 
 Bounds = Mapping[str, Mapping[Any, float]]
 
 
 def check_bounds(recipe: Recipe) -> None:
     """Refuse bounds on metrics that do not exist, or none at all. Raises `UserError`."""
-    for objective in ("denoising", "consistency"):
+    for objective in OBJECTIVES:
         for name, bounds in getattr(recipe.gate, objective).items():
             key = f"gate.{objective}.{name}"
-            if name not in KNOWN_METRICS:
-                close = difflib.get_close_matches(name, KNOWN_METRICS, n=1)
+            if find(name) is None:
+                close = difflib.get_close_matches(name, FIGURES, n=1)
                 hint = f" (did you mean {close[0]!r}?)" if close else ""
-                known = ", ".join(sorted(KNOWN_METRICS))
+                known = ", ".join(sorted(measure.name for measure in MEASURES))
                 raise UserError(f"{key}: unknown metric {name!r}{hint}: there are {known}")
             if not bounds:
                 raise UserError(f"{key} has no bound: give it min, max, or both")
@@ -65,8 +49,9 @@ def judge(metrics: Mapping[str, Any], bounds: Bounds) -> tuple[str, str]:
     for name, limits in bounds.items():
         value = metrics.get(name)
         if value is None:
-            needs = KNOWN_METRICS.get(name)
-            missed.append(f"{name} was not measured" + (f" (it needs {needs})" if needs else ""))
+            measure = find(name)
+            needs = f" (it needs {measure.needs})" if measure and measure.needs else ""
+            missed.append(f"{name} was not measured{needs}")
             continue
         if not isinstance(value, int | float) or not math.isfinite(value):
             missed.append(f"{name} is {value}, not a finite number")
@@ -97,7 +82,7 @@ def gate(run: Run, objective: str) -> StageRecord:
 
     The record's metrics are `verdict` (`pass` or `fail`) and `reason`.
     """
-    check_objective(objective)
+    stage = find_stage("gate", objective)
     check_bounds(run.recipe)
     evaluation = require_record(run, f"evaluate-{objective}")
     bounds = getattr(run.recipe.gate, objective)
@@ -110,7 +95,7 @@ def gate(run: Run, objective: str) -> StageRecord:
 
     return perform(
         run,
-        f"gate-{objective}",
+        stage,
         config={"gate": bounds},
         inputs={"metrics": evaluation.outputs["metrics"]["sha256"]},
         work=work,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from epg.data.manifest import Manifest
-from epg.stages.run import Run, fetch_output, require_record
+from epg.runs.record import fetch_output, require_record
+from epg.runs.run import Run
 
 
 def stored_manifest(run: Run) -> Manifest:

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from epg.data.manifest import Manifest
-from epg.stages.entry import open_run, stage_entry
+from epg.runs.entry import open_run, stage_entry
+from epg.runs.perform import perform
+from epg.runs.record import Outputs, StageRecord, fetch_output
+from epg.runs.run import Run
+from epg.stages.catalog import STAGES
 from epg.stages.inputs import stored_manifest
-from epg.stages.run import Outputs, Run, StageRecord, fetch_output, perform
 from epg.stages.settings import training_config
 from epg.stages.training import drop_checkpoints, train_stage
 from epg.telemetry.progress import StageReporter
 
-STAGE = "pretrain"
+STAGE = STAGES["pretrain"]
 ENCODER_FILE = "encoder.safetensors"
 PROJECTOR_FILE = "projector.safetensors"
 
@@ -27,7 +30,7 @@ def pretrain(run: Run, manifest: Manifest | None = None) -> StageRecord:
     (both safetensors, online weights), `series` (JSON lines) and `curves` (HTML).
     """
     manifest = manifest or stored_manifest(run)
-    config = training_config(run.recipe, STAGE)
+    config = training_config(run.recipe, STAGE.name)
     inputs = {"shards": manifest.sha256}
 
     def work(reporter: StageReporter, outputs: Outputs) -> None:
@@ -36,7 +39,7 @@ def pretrain(run: Run, manifest: Manifest | None = None) -> StageRecord:
 
         objective, _ = train_stage(
             run,
-            STAGE,
+            STAGE.name,
             reporter=reporter,
             outputs=outputs,
             manifest=manifest,
@@ -59,7 +62,7 @@ def pretrain(run: Run, manifest: Manifest | None = None) -> StageRecord:
             outputs.put_file(kind, path)
 
     record = perform(run, STAGE, config=config, inputs=inputs, work=work, refuse_changed=True)
-    drop_checkpoints(run, STAGE)
+    drop_checkpoints(run, STAGE.name)
     return record
 
 

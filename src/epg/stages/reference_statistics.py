@@ -13,9 +13,12 @@ import numpy as np
 
 from epg.data.manifest import Manifest
 from epg.errors import UserError
-from epg.stages.entry import open_run, stage_entry
+from epg.runs.entry import open_run, stage_entry
+from epg.runs.perform import perform
+from epg.runs.record import Outputs, StageRecord, fetch_output
+from epg.runs.run import Run
+from epg.stages.catalog import STAGES
 from epg.stages.inputs import stored_manifest
-from epg.stages.run import Outputs, Run, StageRecord, fetch_output, perform
 from epg.stages.settings import reference_config
 from epg.telemetry.progress import StageReporter
 
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from epg.data.reader import ShardReader
     from epg.evaluation.features import Description, Network
 
-STAGE = "reference-statistics"
+STAGE = STAGES["reference-statistics"]
 #: Held-out features kept for precision and recall, as in the ADM suite.
 MAX_REFERENCE_FEATURES = 10_000
 #: Images whose nearest training image is looked for, and training images that are looked through.
@@ -176,7 +179,7 @@ def _train_classifier(
     )
     batch = min(_CLASSIFIER_BATCH, train.num_samples)
     steps = run.recipe.evaluate.classifier_epochs * max(1, train.num_samples // batch)
-    seed = derive_seed(run.recipe.seed, STAGE)
+    seed = derive_seed(run.recipe.seed, STAGE.name)
     reporter.message(f"training {shape.name} on {train.num_samples} images")
     model = train_classifier(
         shape,

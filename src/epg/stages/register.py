@@ -10,19 +10,20 @@ from epg.config.loading import dump_recipe
 from epg.config.recipe import Recipe
 from epg.data.manifest import Manifest
 from epg.errors import UserError
-from epg.stages.entry import open_run, stage_entry
-from epg.stages.inputs import stored_generator, stored_manifest
-from epg.stages.run import (
+from epg.runs.entry import open_run, stage_entry
+from epg.runs.perform import perform
+from epg.runs.record import (
     Outputs,
-    Run,
     StageRecord,
     fetch_output,
     file_sha256,
     load_record,
-    perform,
     require_record,
-    versions,
 )
+from epg.runs.run import Run
+from epg.runs.versions import versions
+from epg.stages.catalog import find_stage
+from epg.stages.inputs import stored_generator, stored_manifest
 from epg.telemetry.progress import StageReporter
 
 
@@ -42,7 +43,7 @@ def register(
     Raises:
         UserError: the gate did not let it pass, or `version` holds other weights.
     """
-    stage = f"register-{objective}"
+    stage = find_stage("register", objective)
     evaluation = require_record(run, f"evaluate-{objective}")
     gate = require_record(run, f"gate-{objective}")
     if gate.metrics.get("verdict") != "pass":
@@ -69,7 +70,7 @@ def register(
             config={"model": model_name(run.recipe, objective), "version": version},
             inputs=inputs,
             work=work,
-            always=not _still_registered(run, stage),
+            always=not _still_registered(run, stage.name),
         )
 
 

@@ -19,16 +19,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from epg.config.loading import available_recipes, dump_recipe, load_recipe
 from epg.errors import UserError
-from epg.stages.entry import open_run, stage_entry
-from epg.stages.run import (
-    RECIPE_KEY,
-    Outputs,
-    Run,
-    StageRecord,
-    fetch_output,
-    load_record,
-    perform,
-)
+from epg.runs.entry import open_run, stage_entry
+from epg.runs.perform import perform
+from epg.runs.record import Outputs, StageRecord, fetch_output, load_record
+from epg.runs.run import RECIPE_KEY, Run
+from epg.stages.catalog import STAGES
 from epg.telemetry.progress import EVENTS_VARIABLE, StageReporter
 
 if TYPE_CHECKING:
@@ -72,7 +67,7 @@ def report(run: Run, status: FinalStatus | None = None) -> StageRecord:
             reporter.warning(note)
 
     inputs = {stage: record.fingerprint for stage, record in facts.records.items()}
-    return perform(run, "report", config={}, inputs=inputs, work=work, always=True)
+    return perform(run, STAGES["report"], config={}, inputs=inputs, work=work, always=True)
 
 
 @stage_entry

@@ -62,8 +62,7 @@ def sample(
             labels,
             seed=seed,
             batch_size=batch_size,
-            steps=steps,
-            guidance_scale=guidance_scale,
+            sampling=loaded.sampling.changed(steps=steps, guidance_scale=guidance_scale),
             on_progress=lambda done, total, values: reporter.progress(
                 done, total, "images", **values
             ),

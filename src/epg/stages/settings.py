@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from epg.config.recipe import Recipe
+from epg.runs.perform import changed_error
+from epg.runs.record import load_record
+from epg.runs.run import Run
+from epg.stages.catalog import stages_of_kind
 
 #: Settings that change how training is watched and saved, not what it computes.
 _BOOKKEEPING = {"checkpoint_every_seconds"}
@@ -40,17 +44,20 @@ def training_config(recipe: Recipe, stage: str) -> dict[str, Any]:
 
 def evaluation_config(recipe: Recipe, objective: str) -> dict[str, Any]:
     """Settings of evaluating one generator: the judge's and the sampler's."""
-    config = _sections(recipe, "seed", "evaluate", "diffusion")
-    if objective == "denoising":
-        config["sampling"] = {
-            "steps": recipe.denoising.sampling_steps,
-            "guidance_scale": recipe.denoising.guidance_scale,
-            "guidance_interval": recipe.denoising.guidance_interval,
-            "final_euler_step": recipe.denoising.final_euler_step,
-        }
+    config = _sections(recipe, "seed", "evaluate")
+    config["sampling"] = recipe.sampling(objective).model_dump(mode="json")
     return config
 
 
 def reference_config(recipe: Recipe) -> dict[str, Any]:
     """Settings of the reference statistics and their feature network."""
     return _sections(recipe, "seed", "data", "evaluate")
+
+
+def check_unchanged(run: Run) -> None:
+    """Refuse at once, before anything long, what a training stage would refuse later."""
+    for stage in stages_of_kind("training"):
+        record = load_record(run, stage.name)
+        config = training_config(run.recipe, stage.name)
+        if record is not None and record.config != config:
+            raise changed_error(run, stage.name, record.config, config)

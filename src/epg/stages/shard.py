@@ -13,22 +13,23 @@ from typing import Any
 
 from epg.data.manifest import Manifest
 from epg.errors import UserError
-from epg.stages.entry import open_run, stage_entry
-from epg.stages.run import (
+from epg.runs.entry import open_run, stage_entry
+from epg.runs.perform import changed_error, perform
+from epg.runs.record import (
     Outputs,
-    Run,
     StageRecord,
-    changed_error,
     fetch_output,
     load_record,
     outputs_exist,
-    perform,
     record_key,
 )
+from epg.runs.run import Run
+from epg.stages.catalog import STAGES
 from epg.stages.settings import shard_config
+from epg.store import ObjectNotFound
 from epg.telemetry.progress import StageReporter
 
-STAGE = "shard"
+STAGE = STAGES["shard"]
 
 
 def shard(run: Run) -> StageRecord:
@@ -88,15 +89,15 @@ def _sharded_elsewhere(run: Run, config: dict[str, Any], missing: UserError) -> 
     Raises:
         UserError: the run has no shards, or some of other settings.
     """
-    record = load_record(run, STAGE)
+    record = load_record(run, STAGE.name)
     if record is None or not outputs_exist(run, record):
         raise UserError(
             f"{missing}; or shard it where it is, into the store of the run: `epg shard --recipe "
             f"... --run-name {run.name} --store ...` (docs/run-on-a-cluster.md)"
         ) from missing
     if record.config != config:
-        raise changed_error(run, STAGE, record.config, config) from missing
-    reporter = StageReporter(STAGE)
+        raise changed_error(run, STAGE.name, record.config, config) from missing
+    reporter = StageReporter(STAGE.name)
     reporter.message(f"{run.recipe.data.source} is not here: the shards made of it are used")
     reporter.reused(record.finished)
     return record
@@ -110,22 +111,39 @@ def _fingerprint(config: dict[str, Any], inputs: dict[str, str]) -> str:
 
 
 def _forget_incomplete(run: Run) -> None:
-    """Drop the record when a shard is gone or cut, so that the stage writes it again."""
-    record = load_record(run, STAGE)
+    """Drop the record when a shard is gone or cut, so that the stage writes it again.
+
+    Raises:
+        UserError: the store cannot be asked, which says nothing about the shards.
+    """
+    record = load_record(run, STAGE.name)
     if record is None:
         return
-    try:
-        manifest = Manifest.from_json(run.store.get_bytes(record.outputs["manifest"]["key"]))
-    except (UserError, KeyError):
-        run.store.delete(record_key(STAGE))
+    manifest = _manifest(run, record)
+    if manifest is None:
+        run.store.delete(record_key(STAGE.name))
         return
     expected = {s.key: s.size for shards in manifest.splits.values() for s in shards}
     folders = {key.rpartition("/")[0] for key in expected}
     found = {info.key: info.size for folder in folders for info in run.store.list(f"{folder}/")}
     wrong = sorted(key for key, size in expected.items() if found.get(key) != size)
     if wrong:
-        StageReporter(STAGE).warning(f"{wrong[0]} is missing or cut: the shards are written again")
-        run.store.delete(record_key(STAGE))
+        StageReporter(STAGE.name).warning(
+            f"{wrong[0]} is missing or cut: the shards are written again"
+        )
+        run.store.delete(record_key(STAGE.name))
+
+
+def _manifest(run: Run, record: StageRecord) -> Manifest | None:
+    """Return the manifest that a record names; None where it is gone or damaged."""
+    try:
+        data = run.store.get_bytes(record.outputs["manifest"]["key"])
+    except (ObjectNotFound, KeyError):
+        return None
+    try:
+        return Manifest.from_json(data)
+    except UserError:
+        return None
 
 
 @stage_entry

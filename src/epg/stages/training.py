@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epg.data.manifest import Manifest
-from epg.stages.run import Outputs, Run
+from epg.runs.record import Outputs
+from epg.runs.run import Run
 from epg.store import Store
 from epg.telemetry.progress import StageReporter
 

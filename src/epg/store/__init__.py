@@ -1,7 +1,7 @@
 """Where everything lands that outlives a process: one protocol, local files and S3.
 
 `open_store(uri)` is the way in. The environment, never a recipe or a URI, holds the endpoint
-and the credentials of S3 (see `epg.store.s3_settings`).
+and the credentials of S3 (see `epg.store.s3.settings`).
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def open_store(uri: str) -> Store:
         return _open_file_uri(uri)
     if scheme[1] in ("s3", "minio"):
         # Imported here: the client costs a fifth of a second that local files do not need.
-        from epg.store.s3 import S3Store
-        from epg.store.s3_settings import settings_from_uri
+        from epg.store.s3.client import S3Store
+        from epg.store.s3.settings import settings_from_uri
 
         return S3Store.connect(settings_from_uri(uri))
     raise UserError(f"store URI {uri.split('://')[0]}://...: unknown scheme; give {_FORMS}")

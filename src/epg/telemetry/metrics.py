@@ -15,6 +15,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 
 from epg import __version__
+from epg.measures import MEASURES, Measure
 
 _LOSS = "loss_"
 
@@ -40,6 +41,12 @@ class Metric:
 
 def _outcome(name: str, text: str, *labels: str) -> Metric:
     return Metric(name, "gauge", text, labels, pushed=True)
+
+
+def _figure(measure: Measure) -> Metric:
+    """Return the row of a figure of `evaluate`; `network` is empty for the recipe's first."""
+    labels = ("network",) if measure.networks else ()
+    return _outcome(f"epg_eval_{measure.name}", f"{measure.meaning()}.", *labels)
 
 
 METRICS: tuple[Metric, ...] = (
@@ -85,31 +92,7 @@ METRICS: tuple[Metric, ...] = (
     _outcome(
         "epg_train_final_loss", "Loss at the last step, by term, as `epg_train_loss`.", "term"
     ),
-    _outcome(
-        "epg_eval_frechet_distance", "Fréchet distance in features of the pipeline's classifier."
-    ),
-    _outcome("epg_eval_fid", "Fréchet distance in Inception's pooled features."),
-    _outcome("epg_eval_sfid", "Fréchet distance in Inception's spatial features."),
-    _outcome("epg_eval_inception_score", "Inception score."),
-    _outcome("epg_eval_precision", "Share of samples that lie among real images, 0 to 1."),
-    _outcome("epg_eval_recall", "Share of real images that lie among samples, 0 to 1."),
-    _outcome(
-        "epg_eval_class_agreement",
-        "Share of samples that the pipeline's classifier puts into the class asked for, 0 to 1.",
-    ),
-    _outcome("epg_eval_svc_agreement", "The same by an independent support-vector classifier."),
-    _outcome(
-        "epg_eval_classifier_held_out_accuracy",
-        "Accuracy of the pipeline's classifier on held-out real images, 0 to 1.",
-    ),
-    _outcome(
-        "epg_eval_nearest_neighbour_ratio",
-        "Distance of samples to the training set over that of held-out images; "
-        "far below 1: copies.",
-    ),
-    _outcome("epg_eval_nfe", "Evaluations of the network per image."),
-    _outcome("epg_eval_images_per_second", "Images generated per second."),
-    _outcome("epg_eval_num_samples", "Images that were generated and judged."),
+    *(_figure(measure) for measure in MEASURES if not measure.of_model),
     _outcome("epg_gate_passed", "1: the model reaches what the recipe asks for; 0: it does not."),
 )
 

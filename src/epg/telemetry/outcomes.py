@@ -20,6 +20,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 from epg import __version__
+from epg.measures import MEASURES, measured
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -153,11 +154,14 @@ def _of_training(metrics: Mapping[str, Any]) -> Series:
 
 def _of_evaluation(metrics: Mapping[str, Any]) -> Series:
     """All of them: what was not measured is NaN, or push-add would leave the last run's number."""
-    from epg.telemetry.metrics import METRICS
-
-    for metric in METRICS:
-        if metric.name.startswith("epg_eval_"):
-            yield metric.name, {}, metrics.get(metric.name.removeprefix("epg_eval_"))
+    for measure in MEASURES:
+        if not measure.of_model:
+            labels = {"network": ""} if measure.networks else {}
+            yield f"epg_eval_{measure.name}", labels, metrics.get(measure.name)
+    for measure in measured(metrics):
+        if measure.further:
+            labels = {"network": measure.networks[0]}
+            yield f"epg_eval_{measure.base}", labels, metrics[measure.name]
 
 
 def _of_gate(metrics: Mapping[str, Any]) -> Series:

@@ -152,7 +152,7 @@ class Consistency(_Finetuning):
         clean, noise = self._prepare(images, random)
         t = self._levels(random, config.sigma_log_mean, config.sigma_log_std)
         t = t.clamp(diffusion.sigma_min, diffusion.sigma_max)
-        stage = stage_at(step, config.steps, config.num_stages)
+        stage = stage_at(step, config.steps_per_stage)
         r = pair_level(t, stage, config.ratio_base, diffusion.sigma_min)
 
         def dropout_draws(block: int, shape: torch.Size) -> Tensor:

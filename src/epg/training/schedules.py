@@ -34,9 +34,6 @@ def ema_decay_at(step: int, decay: float, warmup: bool) -> float:
     return min(decay, (1 + step) / (10 + step)) if warmup else decay
 
 
-def stage_at(step: int, total_steps: int, num_stages: int) -> int:
-    """Return the stage (1 ... num_stages) of the consistency pair law at a step.
-
-    The paper's law counts 100 000 steps per stage over 700 000; stages are spread evenly here.
-    """
-    return min(step * num_stages // total_steps, num_stages - 1) + 1
+def stage_at(step: int, steps_per_stage: int) -> int:
+    """Return the stage (1, 2, ...) of the consistency pair law at a step (0-based)."""
+    return step // steps_per_stage + 1

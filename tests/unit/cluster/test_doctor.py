@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from epg.cluster.checks import store as store_checks
-from epg.cluster.checks.check import FAILED, OK, SKIPPED
-from epg.cluster.checks.cluster import secret_of_pipeline
-from epg.cluster.checks.prometheus import check_prometheus
-from epg.cluster.checks.store import check_clock, check_store
-from epg.cluster.doctor import Request, doctor, examine
+from epg.cluster.doctor.check import FAILED, OK, SKIPPED
+from epg.cluster.doctor.cluster import secret_of_pipeline
+from epg.cluster.doctor.doctor import DoctorRequest, doctor, examine
+from epg.cluster.doctor.doctor import store as store_checks
+from epg.cluster.doctor.prometheus import check_prometheus
+from epg.cluster.doctor.store import check_clock, check_store
 from epg.store.local import LocalStore
 from tests.s3_server import moto_server
 from tests.toys.cluster_api import cluster_api
@@ -87,7 +87,7 @@ def test_a_clock_that_is_wrong(monkeypatch):
 
 
 def test_nothing_given_is_skipped(capsys):
-    assert doctor(Request()) == 0
+    assert doctor(DoctorRequest()) == 0
     lines = capsys.readouterr().out.splitlines()
     assert {line.split()[0] for line in lines} == {SKIPPED}
 
@@ -97,7 +97,7 @@ def test_a_cluster_in_good_health(api, tmp_path):
     assert name, "the pipeline has a parameter for the store's secret"
     api.secrets[name] = {"accesskey": "YQ==", "secretkey": "Yg=="}
     api.nodes = [{"metadata": {"name": "n1"}, "status": {"allocatable": {"nvidia.com/gpu": "8"}}}]
-    request = Request(endpoint=api.url, kubeconfig=api.kubeconfig(tmp_path))
+    request = DoctorRequest(endpoint=api.url, kubeconfig=api.kubeconfig(tmp_path))
     found = {check.name: check for check in examine(request)}
     for check in ("endpoint", "endpoint: token", "rights", "secret", "GPU nodes"):
         assert found[check].outcome == OK, found[check]
@@ -108,7 +108,7 @@ def test_a_cluster_in_good_health(api, tmp_path):
 def test_a_cluster_that_lacks_everything(api, tmp_path, capsys):
     api.allowed, api.health = False, {"tag_name": "1.8.5"}
     api.nodes = [{"metadata": {"name": "n1"}, "status": {"allocatable": {}}}]
-    request = Request(
+    request = DoctorRequest(
         endpoint=api.url,
         kubeconfig=api.kubeconfig(tmp_path),
         secret="s3",
@@ -126,14 +126,14 @@ def test_a_cluster_that_lacks_everything(api, tmp_path, capsys):
 
 def test_a_secret_without_a_key(api, tmp_path):
     api.secrets["s3"] = {"accesskey": "YQ=="}
-    request = Request(kubeconfig=api.kubeconfig(tmp_path), secret="s3")
+    request = DoctorRequest(kubeconfig=api.kubeconfig(tmp_path), secret="s3")
     found = {check.name: check for check in examine(request)}
     assert "s3 has no secretkey" in found["secret"].text
 
 
 def test_a_wrong_token(api, tmp_path):
     api.token = "right"
-    (first, *_) = examine(Request(endpoint=api.url))
+    (first, *_) = examine(DoctorRequest(endpoint=api.url))
     assert first.outcome == FAILED
     assert "401" in first.text
 
@@ -142,7 +142,7 @@ def test_a_cluster_that_does_not_answer_is_told_once(api, tmp_path):
     kubeconfig = api.kubeconfig(tmp_path)
     text = (tmp_path / "kubeconfig").read_text().replace(api.url, "http://127.0.0.1:1")
     (tmp_path / "kubeconfig").write_text(text)
-    found = outcomes(examine(Request(kubeconfig=kubeconfig)))
+    found = outcomes(examine(DoctorRequest(kubeconfig=kubeconfig)))
     assert [found[n] for n in ("rights", "secret", "GPU nodes")] == [FAILED, SKIPPED, SKIPPED]
 
 
@@ -157,7 +157,7 @@ def test_prometheus(api):
 
 
 def test_the_keys_that_are_looked_for_are_those_that_the_steps_get():
-    from epg.cluster.checks.cluster import _KEYS
+    from epg.cluster.doctor.cluster import _KEYS
     from pipelines import policy
 
     assert set(_KEYS) == set(policy.CREDENTIALS)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from epg.cluster.following import News
-from epg.cluster.pods import Progress, connect, progress_of
-from epg.cluster.status import Situation, Task
+from epg.cluster.runs.following import News
+from epg.cluster.runs.pods import Progress, connect, progress_of
+from epg.cluster.runs.status import Situation, Task
 from tests.toys.cluster_api import cluster_api, pod
 
 
@@ -22,11 +22,11 @@ def test_each_change_is_said_once_and_progress_every_half_minute():
     assert list(news.of(look("RUNNING", 100), 5)) == []  # nothing to reckon with yet
     assert list(news.of(look("RUNNING", 200), 15)) == []
     assert list(news.of(look("RUNNING", 400), 35)) == [
-        "pretrain: 400/1000 steps loss=2.1, 60 s left"
+        "pretrain: 400/1000 steps loss=2.1, 1 min 00 s left"
     ]
     assert list(news.of(look("RUNNING", 450), 40)) == []
     assert list(news.of(look("RUNNING", 450), 400)) == [
-        "pretrain: 450/1000 steps loss=2.1, 10 min left"
+        "pretrain: 450/1000 steps loss=2.1, 10 min 21 s left"
     ]
     assert list(news.of(look("SUCCEEDED"), 405)) == ["pretrain: succeeded"]
 

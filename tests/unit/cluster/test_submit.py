@@ -7,11 +7,11 @@ import shutil
 
 import pytest
 
-from epg.cluster import following
-from epg.cluster.endpoint import find_endpoint, find_token
 from epg.cluster.local import compiled_pipeline
-from epg.cluster.parameters import Parameter, parse_value, read_pipeline
-from epg.cluster.submit import Request, submit, unique_name
+from epg.cluster.runs import following
+from epg.cluster.runs.endpoint import find_endpoint, find_token
+from epg.cluster.runs.parameters import Parameter, parse_value, read_pipeline
+from epg.cluster.runs.submit import SubmitRequest, submit, unique_name
 from epg.errors import UserError
 from tests.toys.cluster_api import RUN_ID, cluster_api, ended, pod, waiting
 
@@ -54,7 +54,7 @@ def types_file(folder):
 
 def test_values_take_the_types_of_the_file(api, tmp_path):
     words = ["s=1.10", "i=3.0", "f=2", "b=yes", 'd={"b": 2, "d": null}', 'l=[1,"x"]']
-    assert submit(Request([types_file(tmp_path), *words], api.url)) == 0
+    assert submit(SubmitRequest([types_file(tmp_path), *words], api.url)) == 0
     (body,) = api.sent("POST", "/runs")
     sent = body["runtime_config"]["parameters"]
     assert sent == {
@@ -89,7 +89,7 @@ def test_values_take_the_types_of_the_file(api, tmp_path):
 )
 def test_wrong_words_are_refused_before_anything_is_sent(api, tmp_path, word, said):
     with pytest.raises(UserError, match=re.escape(said)):
-        submit(Request([types_file(tmp_path), word], api.url))
+        submit(SubmitRequest([types_file(tmp_path), word], api.url))
     assert api.requests == []
 
 
@@ -120,7 +120,7 @@ def test_recipes_and_files_are_checked_here(api, tmp_path, monkeypatch, words, s
     (tmp_path / "bad.yaml").write_text("pretrain:\n  stepz: 5\n")
     (tmp_path / "manifest.yaml").write_text("apiVersion: pipelines.kubeflow.org/v2beta1\n")
     with pytest.raises(UserError, match=re.escape(said)):
-        submit(Request(words, api.url))
+        submit(SubmitRequest(words, api.url))
     assert api.requests == []
 
 
@@ -130,7 +130,7 @@ def test_the_full_pipeline_with_a_recipe_of_ones_own(api, tmp_path, capsys):
     text = dump_recipe(load_recipe("smoke")).replace("name: smoke", "name: mine", 1)
     (tmp_path / "mine.yaml").write_text(text)
     more = {"service_account": "runner", "pipeline_root": "minio://b/p"}
-    request = Request([f"recipe=@{tmp_path}/mine.yaml"], api.url, cache=False, **more)
+    request = SubmitRequest([f"recipe=@{tmp_path}/mine.yaml"], api.url, cache=False, **more)
     assert submit(request) == 0
     (experiment,) = api.sent("POST", "/experiments")
     assert experiment == {"display_name": "epg"}
@@ -159,7 +159,7 @@ def test_the_body_is_what_kfps_own_client_sends(api):
 
 def test_an_experiment_that_is_there_is_taken(api):
     api.experiments.append({"display_name": "epg", "experiment_id": "e7"})
-    submit(Request(["recipe=digits"], api.url, run_name="again"))
+    submit(SubmitRequest(["recipe=digits"], api.url, run_name="again"))
     assert api.sent("POST", "/experiments") == []
     (body,) = api.sent("POST", "/runs")
     assert body["experiment_id"] == "e7"
@@ -177,7 +177,7 @@ def test_names_are_unique():
 def test_a_server_too_old(api, health, said):
     api.health = health
     with pytest.raises(UserError, match=said):
-        submit(Request(["recipe=digits"], api.url))
+        submit(SubmitRequest(["recipe=digits"], api.url))
     assert not api.sent("POST", "/runs")
 
 
@@ -188,9 +188,11 @@ def test_tokens(api, tmp_path):
         if text:
             file.write_text(text)
         with pytest.raises(UserError, match=said):
-            submit(Request(["recipe=digits"], api.url, token_file=str(file) if text else None))
+            submit(
+                SubmitRequest(["recipe=digits"], api.url, token_file=str(file) if text else None)
+            )
     file.write_text("right\n")
-    assert submit(Request(["recipe=digits"], api.url, token_file=str(file))) == 0
+    assert submit(SubmitRequest(["recipe=digits"], api.url, token_file=str(file))) == 0
     assert find_token(None, {"KFP_EXISTING_TOKEN": "abc"}) == "abc"
     with pytest.raises(UserError, match="No such file"):
         find_token(str(tmp_path / "absent"))
@@ -198,9 +200,9 @@ def test_tokens(api, tmp_path):
 
 def test_endpoints():
     with pytest.raises(UserError, match="no Kubeflow Pipelines endpoint"):
-        submit(Request(["recipe=digits"]))
+        submit(SubmitRequest(["recipe=digits"]))
     with pytest.raises(UserError, match="nothing listens there"):
-        submit(Request(["recipe=digits"], "http://127.0.0.1:1"))
+        submit(SubmitRequest(["recipe=digits"], "http://127.0.0.1:1"))
     assert find_endpoint("kfp.example/pipeline/") == "https://kfp.example/pipeline"
     assert find_endpoint("localhost:8888") == "http://localhost:8888"
     assert find_endpoint(None, {"KFP_ENDPOINT": "http://a:1"}) == "http://a:1"
@@ -212,14 +214,16 @@ def test_endpoints():
 def test_a_server_of_many_users_wants_a_namespace(api):
     api.health = {"tag_name": "2.17.0", "multi_user": True}
     with pytest.raises(UserError, match="give --namespace"):
-        submit(Request(["recipe=digits"], api.url))
-    assert submit(Request(["recipe=digits"], api.url, namespace="team-a")) == 0
+        submit(SubmitRequest(["recipe=digits"], api.url))
+    assert submit(SubmitRequest(["recipe=digits"], api.url, namespace="team-a")) == 0
     assert api.sent("POST", "/experiments") == [{"display_name": "epg", "namespace": "team-a"}]
 
 
 def test_waiting_ends_well(api, tmp_path, capsys):
     api.states = ["PENDING", "RUNNING", "RUNNING", "SUCCEEDED"]
-    request = Request(["recipe=digits"], api.url, wait=True, kubeconfig=api.kubeconfig(tmp_path))
+    request = SubmitRequest(
+        ["recipe=digits"], api.url, wait=True, kubeconfig=api.kubeconfig(tmp_path)
+    )
     assert submit(request) == 0
     out = capsys.readouterr().out
     assert [out.count(f"run {s}\n") for s in ("pending", "running", "succeeded")] == [1, 1, 1]
@@ -232,7 +236,9 @@ def test_waiting_tells_what_stands_still_and_why_it_failed(api, tmp_path, capsys
         pod("p-2", "pretrain", ended(1, message="Error (exit code 1)")),
     ]
     api.logs = {"p-2": "step 1\nepg: error: pretrain: loss is not finite\nexit status 2\n"}
-    request = Request(["recipe=digits"], api.url, wait=True, kubeconfig=api.kubeconfig(tmp_path))
+    request = SubmitRequest(
+        ["recipe=digits"], api.url, wait=True, kubeconfig=api.kubeconfig(tmp_path)
+    )
     assert submit(request) == 1
     out = capsys.readouterr().out
     assert out.count("the image example/epg:none cannot be pulled") == 2  # live, and at the end

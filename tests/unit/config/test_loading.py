@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epg.config.comparison import differences
-from epg.config.loading import available_recipes, dump_recipe, load_recipe, parse_overrides
-from epg.config.recipe import Recipe
+from epg.config.loading import (
+    RENAMED,
+    available_recipes,
+    dump_recipe,
+    load_recipe,
+    parse_overrides,
+)
+from epg.config.recipe import ConsistencyConfig, DenoisingConfig, PretrainConfig, Recipe
 from epg.errors import UserError
 
 SMOKE = dump_recipe(load_recipe("smoke"))
@@ -85,6 +92,25 @@ def test_misspelt_override_says_so() -> None:
         ({"diffusion.sigma_min": 90.0}, ["sigma_min is 90.0", "below diffusion.sigma_max"]),
         ({"pretrain.warmup_steps": 10**6}, ["pretrain.warmup_steps is 1000000", "steps"]),
         ({"consistency.decay_steps": {"2.0": 0.1}}, ["decay_steps", "'2.0'"]),
+        ({"consistency.decay_steps": {0.5: -1.0}}, ["decay_steps", "-1.0"]),
+        ({"denoising.guidance_interval": [2, 0.1]}, ["guidance_interval is [2, 0.1]", "low < hi"]),
+        ({"denoising.guidance_interval": [-1, 2]}, ["guidance_interval is [-1, 2]", "0 <= low"]),
+        ({"denoising.guidance_interval": [1, 1]}, ["guidance_interval is [1, 1]"]),
+        ({"denoising.guidance_interval": [1]}, ["guidance_interval", "at least 2 items"]),
+        ({"denoising.betas": [0.9, 1.5]}, ["denoising.betas.1 is 1.5", "less than 1"]),
+        ({"denoising.betas": [0.9, 1.0]}, ["denoising.betas.1 is 1.0"]),
+        ({"denoising.betas": [-0.1, 0.9]}, ["denoising.betas.0 is -0.1"]),
+        ({"denoising.betas": [0.9, 0.99, 0.9]}, ["denoising.betas", "at most 2 items"]),
+        ({"pretrain.augmentation.blur_sigma": [2, 0.1]}, ["blur_sigma is [2, 0.1]", "low <= hi"]),
+        ({"pretrain.augmentation.color_jitter": [0.4, -0.1, 0, 0]}, ["color_jitter.1 is -0.1"]),
+        ({"pretrain.augmentation.color_jitter": [0, 0, 0, 0.6]}, ["color_jitter is", "hue"]),
+        ({"pretrain.num_scales_start": 2000}, ["pretrain.num_scales_start is 2000", "1280"]),
+        ({"data.mean": [1.2]}, ["data.mean.0 is 1.2"]),
+        ({"data.std": [float("inf")]}, ["data.std.0 is inf", "finite"]),
+        ({"denoising.sigma_log_mean": float("-inf")}, ["sigma_log_mean is -inf", "finite"]),
+        ({"consistency.decay_steps": {0.5: float("nan")}}, ["decay_steps.0.5 is nan", "finite"]),
+        ({"gate.denoising": {"fid": {"max": float("nan")}}}, ["fid.max is nan", "finite"]),
+        ({"gate.denoising": {"fid": {"min": 2, "max": 1}}}, ["fid", "min must not exceed max"]),
         ({"seed": -1}, ["seed is -1"]),
         ({"pretrain": 3}, ["pretrain is 3"]),
         ({"seed.x": 3}, ["seed is not a section"]),
@@ -96,6 +122,52 @@ def test_wrong_values_are_refused_with_key_value_and_rule(
     text = refusal("smoke", overrides)
     for fragment in fragments:
         assert fragment in text
+
+
+def test_a_key_of_an_earlier_version_names_the_new_one(tmp_path: Path) -> None:
+    text = refusal("smoke", {"consistency.num_stages": 6})
+    assert text.startswith("--set consistency.num_stages: consistency.num_stages is no more")
+    assert "write consistency.steps_per_stage (" in text
+    path = tmp_path / "old.yaml"
+    path.write_text(SMOKE.replace("steps_per_stage: 4", "num_stages: 6").replace("seed: 0", ""))
+    assert "write consistency.steps_per_stage" in refusal(str(path))  # before the missing seed
+
+
+def test_new_names_exist_and_old_ones_do_not() -> None:
+    for old, new in RENAMED.items():
+        for key, exists in ((old, False), (new, True)):
+            *sections, last = key.split(".")
+            section = Recipe
+            for name in sections:
+                section = section.model_fields[name].annotation
+            assert (last in section.model_fields) is exists
+
+
+STAGE_2 = {"steps": 100, "batch_size": 8, "learning_rate": 1e-4}
+
+
+def test_defaults_of_each_stage_are_its_own() -> None:
+    pretrain, denoising, consistency = (
+        section.model_validate(STAGE_2)
+        for section in (PretrainConfig, DenoisingConfig, ConsistencyConfig)
+    )
+    assert (pretrain.betas, pretrain.weight_decay) == ((0.9, 0.95), 0.03)
+    assert (denoising.betas, denoising.weight_decay) == ((0.9, 0.999), 0.01)
+    assert (consistency.betas, consistency.weight_decay) == ((0.9, 0.99), 0.03)
+    clips = [section.grad_clip for section in (pretrain, denoising, consistency)]
+    assert clips == [None, 0.5, None]
+    decays = [section.decay for section in (pretrain, denoising, consistency)]
+    assert decays == ["cosine", "cosine", "steps"]
+
+
+def test_drops_of_the_learning_rate_have_numbers_or_text_as_keys() -> None:
+    text = SMOKE.replace("decay_steps: {}", "decay_steps: {0.75: 0.01, '0.5': 0.1}", 1)
+    assert text != SMOKE
+    recipe = load_recipe(text)
+    assert list(recipe.pretrain.decay_steps.items()) == [(0.5, 0.1), (0.75, 0.01)]
+    assert load_recipe(dump_recipe(recipe)) == recipe
+    again = Recipe.model_validate(json.loads(json.dumps(recipe.model_dump(mode="json"))))
+    assert again == recipe
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from epg.console.board import STAGES, Board, EventTail, stages_after, stages_of
+from epg.console.board import Board, EventTail
+from epg.stages.catalog import STAGES
 
 
 def event(stage, kind, time=100.0, **fields):
@@ -11,26 +12,6 @@ def event(stage, kind, time=100.0, **fields):
 
 def progress(done, time, total=100, **values):
     return event("pretrain", "progress", time, done=done, total=total, unit="steps", values=values)
-
-
-def test_every_stage_has_its_place():
-    assert len(STAGES) == 13
-    for position, (name, needed) in enumerate(STAGES.items()):
-        assert set(needed) <= set(list(STAGES)[:position]), name
-
-
-def test_what_follows_a_stage():
-    assert stages_after("gate-denoising") == ["gate-denoising", "register-denoising"]
-    assert stages_after("report") == ["report"]
-    assert "count-gflops" not in stages_after("shard")
-    assert len(stages_after("shard")) == 11
-    assert "evaluate-consistency" in stages_after("reference-statistics")
-    assert "finetune-consistency" not in stages_after("reference-statistics")
-
-
-def test_a_branch_that_is_not_wanted_is_not_met():
-    assert not [name for name in stages_of(["denoising"]) if "consistency" in name]
-    assert stages_of(["denoising", "consistency"]) == list(STAGES)
 
 
 def test_a_stage_runs_and_ends():

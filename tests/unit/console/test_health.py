@@ -6,7 +6,7 @@ import importlib.metadata
 
 import pytest
 
-from epg.console.health import health
+from epg.runs.health import health
 
 
 def test_here_all_is_well(capsys):

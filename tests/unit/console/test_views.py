@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from epg.console.board import Board
-from epg.console.views import LiveView, PlainView, clock, open_view
+from epg.console.views import LiveView, PlainView, open_view
 
 SCRIPT = [
     {"time": 100.0, "stage": "shard", "event": "reused", "text": "2026-01-01"},
@@ -103,11 +103,3 @@ def test_the_live_table_keeps_to_one_line_per_stage(width):
 
 def test_no_cursor_is_moved_where_there_is_no_terminal():
     assert isinstance(open_view(io.StringIO(), Board(STAGES)), PlainView)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.04, "0.0 s"), (9.96, "10 s"), (59.4, "59 s"), (125, "2:05"), (3725, "1:02:05")],
-)
-def test_clock(seconds, text):
-    assert clock(seconds) == text

@@ -12,8 +12,10 @@ import pytest
 from epg.data.manifest import Manifest
 from epg.data.reader import ShardReader
 from epg.errors import UserError
-from epg.stages.run import Run, load_record
+from epg.runs.record import load_record
+from epg.runs.run import Run
 from epg.stages.shard import shard, shard_component
+from epg.store.local import LocalStore
 
 
 def open_run(root: Path, **overrides) -> Run:
@@ -36,7 +38,7 @@ def test_shards_are_written_once(tmp_path, capsys):
 def test_finished_stage_loads_nothing_heavy(tmp_path):
     shard(open_run(tmp_path))
     code = (
-        "import sys; from epg.stages.run import Run; from epg.stages.shard import shard; "
+        "import sys; from epg.runs.run import Run; from epg.stages.shard import shard; "
         f"shard(Run.open('digits', {{}}, {str(tmp_path)!r}, 'one')); "
         "print([m for m in ('torch', 'sklearn', 'scipy', 'PIL.Image') if m in sys.modules])"
     )
@@ -60,6 +62,33 @@ def test_lost_shard_is_written_again_with_the_same_bytes(tmp_path, damage):
         run.store.put_bytes(key, before[:-1])
     assert shard(open_run(tmp_path)).outputs == record.outputs
     assert run.store.get_bytes(key) == before
+
+
+def test_store_that_is_away_says_nothing_about_the_shards(tmp_path, monkeypatch):
+    run = open_run(tmp_path)
+    record = shard(run)
+    key = record.outputs["manifest"]["key"]
+    read = LocalStore.get_bytes
+
+    def away(store: LocalStore, name: str) -> bytes:
+        if name == key:
+            raise UserError("S3 at http://s3:9000: no answer in time")
+        return read(store, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStore, "get_bytes", away)
+        with pytest.raises(UserError, match="no answer in time"):
+            shard(run)
+    assert load_record(run, "shard") == record
+
+
+def test_record_whose_manifest_is_no_manifest_is_dropped(tmp_path):
+    run = open_run(tmp_path)
+    record = shard(run)
+    key = record.outputs["manifest"]["key"]
+    run.store.put_bytes(key, b"{}")
+    assert shard(open_run(tmp_path)).outputs == record.outputs
+    assert Manifest.from_json(run.store.get_bytes(key)).image_size == 8
 
 
 def test_other_settings_make_other_shards(tmp_path):

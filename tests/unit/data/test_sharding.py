@@ -129,6 +129,23 @@ def test_unreadable_note_and_lost_shard_are_written_again(settings, tmp_path):
     assert content(tmp_path / "cut") == content(tmp_path / "whole")
 
 
+def test_store_that_is_away_is_told_and_nothing_is_written_anew(settings, tmp_path, monkeypatch):
+    config = settings()
+    source = open_source("digits", config, 0)
+    store = open_store(str(tmp_path / "cut"))
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(StopAfter(source, 1000), config, 0, store, "s")
+
+    def away(*_: object) -> bytes:
+        raise UserError("S3 at http://s3:9000: no answer in time")
+
+    monkeypatch.setattr(store, "get_bytes", away)
+    again = StopAfter(source, -1)
+    with pytest.raises(UserError, match="no answer in time"):
+        write_shards(again, config, 0, store, "s")
+    assert again.given == 0
+
+
 def test_conversions_and_bad_images_are_counted(settings, photos, store):
     Image.new("L", (9, 9), 7).save(photos / "apple" / "grey.png")
     (photos / "apple" / "zero.jpg").write_bytes(b"")
@@ -156,7 +173,7 @@ def test_conversions_and_bad_images_are_counted(settings, photos, store):
 def test_threads_change_nothing(settings, photos, tmp_path, monkeypatch):
     config = folder_settings(settings)
     for threads in (1, 7):
-        monkeypatch.setattr("epg.data.sharding._cores", lambda threads=threads: threads)
+        monkeypatch.setattr("epg.data.sharding.available_cores", lambda threads=threads: threads)
         source = open_source(f"folder:{photos}", config, 0)
         write_shards(source, config, 0, open_store(str(tmp_path / str(threads))), "s")
     assert content(tmp_path / "1") == content(tmp_path / "7")

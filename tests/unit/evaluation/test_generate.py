@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from epg.config.loading import load_recipe
+from epg.config.sampling import SamplingConfig
 from epg.errors import UserError
 from epg.evaluation.generate import generate, trajectory
 from epg.model.files import LoadedGenerator, load_generator, load_weights, save_weights
@@ -17,7 +19,7 @@ from epg.model.generator import Generator
 LABELS = np.array([0, 3, 3, 7, 9])
 
 
-def weights_file(folder: Path, objective: str) -> Path:
+def weights_file(folder: Path, objective: str, **header: Any) -> Path:
     recipe = load_recipe("smoke")
     torch.manual_seed(0)
     generator = Generator(**recipe.generator_arguments())
@@ -30,10 +32,32 @@ def weights_file(folder: Path, objective: str) -> Path:
         "objective": objective,
         "classes": [str(i) for i in range(10)],
         "generator_arguments": recipe.generator_arguments(),
+        "sampling": recipe.sampling(objective).model_dump(mode="json"),
         "recipe": recipe.model_dump(mode="json"),
+        **header,
     }
     save_weights(path, generator.state_dict(), metadata)
     return path
+
+
+#: What version 0.1 wrote: no sampling settings, and keys that the recipe has no more.
+RECIPE_OF_0_1 = {
+    "data": {"image_size": 8, "channels": 1, "mean": [0.3053], "std": [0.3761]},
+    "diffusion": {
+        "sigma_data": 0.5,
+        "sigma_min": 0.02,
+        "sigma_max": 80.0,
+        "rho": 7.0,
+        "sigma_shift": None,
+    },
+    "denoising": {
+        "sampling_steps": 12,
+        "guidance_scale": 3.0,
+        "guidance_interval": [0.1, 2.0],
+        "final_euler_step": False,
+    },
+    "consistency": {"num_stages": 6},
+}
 
 
 @pytest.fixture
@@ -68,39 +92,87 @@ def test_evaluations_are_counted(denoising: LoadedGenerator, consistency: Loaded
 
     planned = costs(load_recipe("smoke"))["nfe_denoising"]
     assert generate(denoising, LABELS, seed=0, batch_size=5).nfe == planned
-    unguided = generate(denoising, LABELS, seed=0, batch_size=5, steps=32, guidance_scale=1.0)
-    assert unguided.nfe == 63
+    sampling = denoising.sampling.changed(steps=32, guidance_scale=1.0)
+    assert generate(denoising, LABELS, seed=0, batch_size=5, sampling=sampling).nfe == 63
     assert generate(consistency, LABELS, seed=0, batch_size=5).nfe == 1
-    assert generate(consistency, LABELS, seed=0, batch_size=5, steps=3).nfe == 3
+    sampling = consistency.sampling.changed(steps=3)
+    assert generate(consistency, LABELS, seed=0, batch_size=5, sampling=sampling).nfe == 3
 
 
 def test_guidance_changes_images(denoising: LoadedGenerator) -> None:
-    plain = generate(denoising, LABELS, seed=0, batch_size=5, guidance_scale=1.0).images
-    guided = generate(denoising, LABELS, seed=0, batch_size=5, guidance_scale=4.0).images
-    assert not np.array_equal(plain, guided)
+    images = [
+        generate(
+            denoising,
+            LABELS,
+            seed=0,
+            batch_size=5,
+            sampling=denoising.sampling.changed(guidance_scale=scale),
+        ).images
+        for scale in (1.0, 4.0)
+    ]
+    assert not np.array_equal(*images)
 
 
 @pytest.mark.parametrize(
-    ("labels", "options", "fragment"),
-    [
-        ([10], {}, "class 10"),
-        ([-1], {}, "class -1"),
-        ([], {}, "at least one"),
-        ([1], {"steps": 1}, "2 or more"),
-    ],
+    ("labels", "fragment"), [([10], "class 10"), ([-1], "class -1"), ([], "at least one")]
 )
-def test_impossible_wishes_are_refused(
-    denoising: LoadedGenerator, labels: list[int], options: dict, fragment: str
+def test_labels_that_no_class_has_are_refused(
+    denoising: LoadedGenerator, labels: list[int], fragment: str
 ) -> None:
     with pytest.raises(UserError, match=fragment):
-        generate(denoising, np.array(labels), seed=0, batch_size=2, **options)
+        generate(denoising, np.array(labels), seed=0, batch_size=2)
 
 
-def test_a_consistency_model_takes_no_guidance(consistency: LoadedGenerator) -> None:
-    with pytest.raises(UserError, match="takes no guidance"):
-        generate(consistency, LABELS, seed=0, batch_size=2, guidance_scale=2.0)
-    with pytest.raises(UserError, match="1 to 5"):
-        generate(consistency, LABELS, seed=0, batch_size=2, steps=9)
+def test_sampling_for_the_other_objective_is_refused(
+    denoising: LoadedGenerator, consistency: LoadedGenerator
+) -> None:
+    with pytest.raises(UserError, match="trained as a denoising model"):
+        generate(denoising, LABELS, seed=0, batch_size=2, sampling=consistency.sampling)
+
+
+def test_sampling_travels_in_the_header(tmp_path: Path) -> None:
+    for objective in ("denoising", "consistency"):
+        loaded = load_generator(weights_file(tmp_path, objective))
+        assert loaded.sampling == load_recipe("smoke").sampling(objective)
+        assert loaded.sampling.objective == objective
+
+
+def test_a_file_of_version_0_1_samples_as_its_recipe_says(tmp_path: Path) -> None:
+    path = weights_file(tmp_path, "denoising", sampling=None, recipe=RECIPE_OF_0_1)
+    loaded = load_generator(path)
+    assert loaded.sampling == SamplingConfig(
+        objective="denoising",
+        steps=12,
+        sigma_min=0.02,
+        sigma_max=80.0,
+        rho=7.0,
+        sigma_shift=0.125,
+        sigma_data=0.5,
+        guidance_scale=3.0,
+        guidance_interval=(0.1, 2.0),
+        final_euler_step=False,
+    )
+    assert generate(loaded, LABELS, seed=0, batch_size=5).images.shape == (5, 8, 8, 1)
+    path = weights_file(tmp_path, "consistency", sampling=None, recipe=RECIPE_OF_0_1)
+    assert load_generator(path).sampling.steps == 1
+
+
+@pytest.mark.parametrize(
+    ("header", "fragment"),
+    [
+        ({"sampling": None, "recipe": {"data": {}}}, "'diffusion'"),
+        ({"sampling": {"steps": 4}}, "objective"),
+    ],
+)
+def test_a_file_that_does_not_say_how_to_sample_is_refused(
+    tmp_path: Path, header: dict, fragment: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        load_generator(weights_file(tmp_path, "denoising", **header))
+    text = str(caught.value)
+    assert fragment in text
+    assert "train it again" in text
+    assert "\n" not in text
 
 
 def test_trajectory_runs_from_noise_to_the_image(

@@ -57,12 +57,12 @@ def test_body_says_what_how_good_and_how_to_use_it() -> None:
     assert "images of 8×8 pixels\n(1 channel) in 10 classes" in card
     assert "Training images: 1440; held out for evaluation, never trained on: 357\n" in card
     assert "- Classes: `0`, `1`, `2`" in card
-    assert "| `svc_agreement` | 0.8812 | generated images that an independent SVC" in card
+    assert "| `svc_agreement` | 88.1 % | Share of generated images that an independent" in card
     assert (
-        "| `frechet_distance` | 9.877 | Fréchet distance in `digits-cnn` features (not FID)" in card
+        "| `frechet_distance` | 9.88 | Fréchet distance in features of `digits-cnn`; lower" in card
     )
     assert "| `parameters` | 1,234,567 |" in card
-    assert "| `own_metric` | 2.5 |  |" in card
+    assert "own_metric" not in card
     assert "| fine-tuning | 600 steps of 128 images |" in card
     for part in ("## Limits", "## Licence", "## Data", "recipe.yaml"):
         assert part in card
@@ -111,5 +111,5 @@ def test_escaping() -> None:
 
 def test_fid_is_only_named_where_it_is_one() -> None:
     card = render_card(facts(metrics={"fid": 2.04, "num_samples": 50_000}, features="Inception v3"))
-    assert "| `fid` | 2.04 | Fréchet inception distance" in card
+    assert "| `fid` | 2.04 | Fréchet distance in Inception's" in card
     assert "frechet_distance" not in card

@@ -12,7 +12,6 @@ from PIL import Image
 import epg.report
 from epg.report.facts import OBJECTIVES, Dataset, Failure, FinalStatus, RunFacts, branch_state
 from epg.report.images import embed, sheet_png
-from epg.report.numbers import duration, percent, short, significant, whole
 from epg.report.outcome import describe_outcome
 from epg.report.page import render_page
 from epg.report.results import copies_reading, shown_labels
@@ -50,7 +49,7 @@ def test_a_finished_run_shows_everything() -> None:
     for told in (
         "Both models passed their gate.",
         "96.2 %",
-        "in digits-cnn features",
+        "in features of digits-cnn",
         "Samples are not copies.",
         "From noise to image",
         "✓ gate ≥ 93.0 %",
@@ -249,25 +248,6 @@ def test_the_commands_repeat_the_run_with_its_settings_and_its_store() -> None:
     assert """--set 'data.source="folder:/x y"'""" in command
     local = replace(facts, store_uri="file:///data/out")
     assert "--output /data/out" in dict(next_commands(local))["Resume, or see this run again"]
-
-
-def test_numbers_read_well() -> None:
-    assert [significant(v) for v in (0.012345, 3.4149, 12345.6, 0, None, float("nan"))] == [
-        "0.0123",
-        "3.41",
-        "12,346",
-        "0",
-        "–",
-        "not finite",
-    ]
-    assert [duration(v) for v in (0.42, 9.97, 134, 3599.6, 11220)] == [
-        "0.4 s",
-        "10 s",
-        "2 min 14 s",
-        "1 h 00 min",
-        "3 h 07 min",
-    ]
-    assert (percent(0.9621), short(1_214_468), whole(63.0)) == ("96.2 %", "1.21 M", "63")
 
 
 def luminance(color: str) -> float:

@@ -9,8 +9,10 @@ import pytest
 
 from epg.config.loading import load_recipe
 from epg.errors import UserError
-from epg.stages.gate import KNOWN_METRICS, check_bounds, gate, gate_component, judge
-from epg.stages.run import Run, StageRecord
+from epg.measures import FIGURES
+from epg.runs.record import StageRecord
+from epg.runs.run import Run
+from epg.stages.gate import check_bounds, gate, gate_component, judge
 
 METRICS = {"svc_agreement": 0.9512345678, "recall": 0.4, "frechet_distance": 1.5, "nfe": 75}
 
@@ -49,6 +51,11 @@ def make_run(tmp_path: Path, bounds: dict, metrics: dict = METRICS) -> Run:
         ({"frechet_distance": {"max": 1}}, "fail", "frechet_distance is 1.5, at most 1 is asked"),
         ({"precision": {"min": 0}}, "fail", "precision was not measured"),
         ({"fid": {"max": 9}}, "fail", "fid was not measured (it needs evaluate.features: inc"),
+        (
+            {"recall_inception": {"min": 0}},
+            "fail",
+            "recall_inception was not measured (it needs evaluate.features: inception)",
+        ),
     ],
 )
 def test_verdict_and_reason(bounds, verdict, reason):
@@ -100,6 +107,8 @@ def test_verdict_is_made_anew_when_bounds_or_metrics_change(tmp_path):
     ("bounds", "message"),
     [
         ({"svc_agrement": {"min": 0.9}}, "did you mean 'svc_agreement'"),
+        ({"precision_incepton": {"min": 0.9}}, "did you mean 'precision_inception'"),
+        ({"nfe_inception": {"max": 1}}, "unknown metric 'nfe_inception'"),
         ({"beauty": {"min": 0.9}}, "there are class_agreement, classifier_held_out_accuracy, fid"),
         ({"recall": {}}, "gate.denoising.recall has no bound"),
         ({"recall": {"min": 0.9, "max": 0.1}}, "no value is both"),
@@ -119,8 +128,8 @@ def test_packaged_recipes_ask_for_metrics_that_exist(recipe):
 
 
 def test_every_metric_can_be_asked_for(tmp_path):
-    metrics = dict.fromkeys(KNOWN_METRICS, 0.5)
-    run = make_run(tmp_path, {name: {"min": 0.5} for name in KNOWN_METRICS}, metrics)
+    metrics = dict.fromkeys(FIGURES, 0.5)
+    run = make_run(tmp_path, {name: {"min": 0.5} for name in FIGURES}, metrics)
     assert gate(run, "denoising").metrics["verdict"] == "pass"
 
 

@@ -16,8 +16,9 @@ import pytest
 from epg.data.manifest import Manifest, ShardInfo
 from epg.errors import UserError
 from epg.registry import list_models
+from epg.runs.record import StageRecord, load_record, record_key
+from epg.runs.run import Run
 from epg.stages.register import register, register_component
-from epg.stages.run import Run, StageRecord, load_record, record_key
 
 WEIGHTS = b"weights of a generator"
 
@@ -148,7 +149,7 @@ def test_nothing_heavy_is_loaded_when_it_is_done_already(run: Run) -> None:
     script = (
         "import sys\n"
         "from epg.stages.register import register\n"
-        "from epg.stages.run import Run\n"
+        "from epg.runs.run import Run\n"
         f"register(Run.open('digits', None, {run.store_uri!r}, 'try'), 'denoising')\n"
         "heavy = {'torch', 'jinja2', 'minio', 'scipy', 'sklearn', 'PIL'} & set(sys.modules)\n"
         "sys.exit(', '.join(sorted(heavy)) or 0)\n"

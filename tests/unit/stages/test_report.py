@@ -13,8 +13,11 @@ import pytest
 
 from epg.config.loading import load_recipe, parse_overrides
 from epg.evaluation.grid import class_grid
+from epg.runs.perform import perform
+from epg.runs.record import Outputs, load_record
+from epg.runs.run import Run
+from epg.stages.catalog import STAGES
 from epg.stages.report import final_status, recipe_settings, report, report_component, reused_stages
-from epg.stages.run import Outputs, Run, load_record, perform
 from epg.stages.shard import shard
 from epg.telemetry.progress import StageReporter
 from tests.unit.report.example import RECIPE, digits, evaluation, losses
@@ -31,7 +34,7 @@ def done(run: Run, stage: str, fill: Callable[[Outputs], None]) -> None:
     def work(reporter: StageReporter, outputs: Outputs) -> None:
         fill(outputs)
 
-    perform(run, stage, config={}, inputs={}, work=work)
+    perform(run, STAGES[stage], config={}, inputs={}, work=work)
 
 
 def fill_evaluation(outputs: Outputs) -> None:
@@ -177,7 +180,7 @@ def test_no_heavy_library_is_imported(run: Run, tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "from epg.stages.report import report\n"
-        "from epg.stages.run import Run\n"
+        "from epg.runs.run import Run\n"
         f"report(Run.open({RECIPE!r}, {{}}, {str(tmp_path / 'runs')!r}, 'first'))\n"
         "heavy = {'torch', 'matplotlib', 'sklearn', 'scipy', 'kfp', 'timm'} & set(sys.modules)\n"
         "sys.exit(f'imports {heavy}' if heavy else 0)\n"

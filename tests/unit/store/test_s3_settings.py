@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from epg.errors import UserError
-from epg.store.s3_settings import settings_from_uri
+from epg.store.s3.settings import settings_from_uri
 
 KEYS = {"EPG_S3_ACCESS_KEY": "me", "EPG_S3_SECRET_KEY": "hush-hush"}
 

@@ -96,7 +96,7 @@ def test_names_follow_the_rules() -> None:
         assert not re.search(r"milli|mega|minutes|percent", metric.name)
         assert metric.help.endswith(".")
         info = {"run", "version"} if metric.name == "epg_outcome_info" else set()
-        labels = {"split", "term"} if metric.pushed else {"stage", "term", "version"}
+        labels = {"split", "term", "network"} if metric.pushed else {"stage", "term", "version"}
         assert set(metric.labels) <= labels | info
     assert len({metric.name for metric in METRICS}) == len(METRICS)
 

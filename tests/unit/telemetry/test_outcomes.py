@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from epg import __version__
-from epg.stages.gate import KNOWN_METRICS
+from epg.measures import MEASURES
 from epg.telemetry import outcomes
 from epg.telemetry.metrics import METRICS
 from epg.telemetry.outcomes import Outcome, outcome_registry, push_outcome
@@ -30,7 +30,7 @@ RECORDS = {
     },
     "count-gflops": {"parameters_encoder": 5, "parameters_generator": 7, "gflops": 0.027},
     "pretrain": {"step": 40, "images_seen": 99, "loss": 1.75, "loss_nce": 1.25, "grad_norm": 0.8},
-    "evaluate-denoising": dict.fromkeys(KNOWN_METRICS, 0.5),
+    "evaluate-denoising": {measure.name: 0.5 for measure in MEASURES},
     "gate-denoising": {"verdict": "pass", "reason": "recall is 0.7 (at least 0.5)"},
     "register-denoising": {"model": "digits-denoising", "version": "v1"},
 }
@@ -105,16 +105,26 @@ def test_what_the_stages_tell():
 
 
 def test_all_that_a_gate_can_ask_for_is_told():
-    costs = {"parameters", "gmacs"}  # of the model, told by count-gflops
-    evaluated = {n for n in values(outcome("evaluate-denoising")) if n.startswith("epg_eval_")}
-    assert evaluated == {f"epg_eval_{name}" for name in set(KNOWN_METRICS) - costs}
+    told = [outcome_registry(outcome(step)) for step in ("evaluate-denoising", "count-gflops")]
+    names = {family.name for registry in told for family in registry.collect()}
+    costs = {"parameters": "epg_model_parameters", "gmacs": "epg_model_flops"}
+    for measure in MEASURES:
+        assert costs.get(measure.name, f"epg_eval_{measure.name}") in names
+
+
+def test_a_figure_in_a_further_network_is_a_series_of_its_own():
+    metrics = {"precision": 0.5, "precision_inception": 0.25, "recall_none": 1.0}
+    found = values(outcome("evaluate-denoising", metrics))
+    precision = {name: value for name, value in found.items() if "precision" in name}
+    assert precision == {"epg_eval_precision/": 0.5, "epg_eval_precision/inception": 0.25}
+    assert not any("none" in name for name in found)
 
 
 def test_what_was_not_measured_or_is_no_number_is_nan():
     found = values(outcome("evaluate-consistency", {"recall": None, "precision": "?", "nfe": 1}))
     assert found["epg_eval_nfe"] == 1
     for name in ("recall", "precision", "fid"):
-        assert math.isnan(found[f"epg_eval_{name}"])
+        assert math.isnan(found[f"epg_eval_{name}/"])
     assert math.isnan(values(outcome("count-gflops", {}))["epg_model_flops"])
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from epg.config.recipe import OptimizerConfig
+from epg.config.loading import load_recipe
+from epg.config.recipe import ConsistencyConfig, OptimizerConfig
 from epg.diffusion.seeds import derive_seed, generator_for
 from epg.training.schedules import ema_decay_at, learning_rate_at, stage_at
 
@@ -26,9 +27,16 @@ def test_warm_up_then_cosine_to_zero() -> None:
 
 
 def test_steps_of_the_consistency_schedule() -> None:
-    drops = {"0.5714285714": 0.3, "0.7142857143": 0.08}
-    c = config(steps=700_000, decay="steps", decay_steps=drops)
-    for step, factor in ((399_999, 1), (400_001, 0.3), (499_999, 0.3), (500_001, 0.08)):
+    content = {"steps": 700_000, "batch_size": 8, "learning_rate": 1e-4, "warmup_steps": 10_000}
+    c = ConsistencyConfig.model_validate(content)  # the drops are the default
+    for step, factor in (
+        (10_000, 1),
+        (399_999, 1),
+        (400_000, 0.3),
+        (499_999, 0.3),
+        (500_000, 0.08),
+        (699_999, 0.08),
+    ):
         assert learning_rate_at(step, c) == pytest.approx(1e-4 * factor)
 
 
@@ -38,13 +46,16 @@ def test_ema_decay_grows_to_its_bound() -> None:
     assert ema_decay_at(10**6, 0.99, warmup=True) == 0.99
 
 
-def test_stages_are_spread_over_the_run() -> None:
-    stages = [stage_at(k, 700, 7) for k in range(700)]
-    assert stages[0] == 1
-    assert stages[99] == 1
-    assert stages[100] == 2
-    assert stages[-1] == 7
-    assert stages == sorted(stages)
+def test_a_stage_lasts_its_steps() -> None:
+    per_stage = ConsistencyConfig.model_fields["steps_per_stage"].default
+    expected = {0: 1, 99_999: 1, 100_000: 2, 600_000: 7, 699_999: 7}
+    assert {step: stage_at(step, per_stage) for step in expected} == expected
+
+
+def test_demonstrations_pass_the_stages_of_their_length() -> None:
+    for name, stages in (("digits", 6), ("smoke", 5)):
+        config = load_recipe(name).consistency
+        assert stage_at(config.steps - 1, config.steps_per_stage) == stages
 
 
 def test_seeds_depend_on_every_part() -> None:

@@ -1,4 +1,4 @@
-from epg.stages.entry import stage_entry
+from epg.runs.entry import stage_entry
 from epg.stages.toy import toy
 
 

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from epg.stages.entry import stage_entry
+from epg.runs.entry import stage_entry
 from epg.stages.toy import toy
 
 

@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 
 from epg.errors import UserError
-from epg.stages.entry import open_run
-from epg.stages.run import TRAINING_STAGES, perform
+from epg.runs.entry import open_run
+from epg.runs.perform import perform
+from epg.stages.catalog import STAGES
 from epg.stages.settings import training_config
 
 
@@ -46,9 +47,10 @@ def toy(stage, recipe, overrides, store, run_name, *, outputs=(), metrics=None):
         results.metrics.update(metrics or {})
 
     config = {"seed": run.recipe.seed}
-    if stage in TRAINING_STAGES:
+    if STAGES[stage].kind == "training":
         config = training_config(run.recipe, stage)
-    record = perform(run, stage, config=config, inputs={}, work=work, always=stage == "report")
+    always = stage == "report"
+    record = perform(run, STAGES[stage], config=config, inputs={}, work=work, always=always)
     for artifact in outputs:
         Path(artifact.path).write_text("toy")
         artifact.metadata["epg"] = "{}"

@@ -1,0 +1,197 @@
+"""The command line. Every command imports what it needs inside its own body."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from epg.cli.cluster import add_cluster_commands
+from epg.cli.options import RecipeOption, SetOption, StoreOption, with_examples
+from epg.cli.run import run
+from epg.cli.stages import add_stage_commands
+
+app = typer.Typer(
+    name="epg",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from epg import __version__
+
+        print(f"epg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+@with_examples(
+    "The whole pipeline on this machine, on real handwritten digits:",
+    "epg run --recipe digits",
+    "Look at runs/digits/report.html, then make digits of your own:",
+    "epg sample --model digits-denoising --classes 0,1,2 --num 64 --out grid.png",
+)
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show a traceback when something goes wrong.")
+    ] = False,
+) -> None:
+    """Pixel-space image generators by two-stage end-to-end training (EPG)."""
+
+
+app.command()(run)
+
+
+@app.command()
+@with_examples(
+    "epg sample --model digits-denoising --classes 0,1,2 --num 64 --out grid.png",
+    "epg sample --model digits-consistency:1 --num 1000 --out samples.npz",
+    "epg sample --model digits-denoising --steps 64 --guidance-scale 3 --out grid.png",
+)
+def sample(
+    model: Annotated[
+        str,
+        typer.Option("--model", metavar="NAME[:VERSION]|PATH", help="Registered, or a file."),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="samples.npz (arrays) or grid.png.")
+    ],
+    classes: Annotated[
+        str | None,
+        typer.Option("--classes", metavar="A,B,...", help="Names or indices; default: all."),
+    ] = None,
+    num: Annotated[int, typer.Option("--num", metavar="N", help="How many images.")] = 64,
+    steps: Annotated[
+        int | None,
+        typer.Option("--steps", metavar="N", help="Noise levels; default: the recipe's."),
+    ] = None,
+    guidance_scale: Annotated[
+        float | None,
+        typer.Option("--guidance-scale", metavar="W", help="1 is none; default: the recipe's."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", metavar="S", help="Same seed, same images.")] = 0,
+    registry: Annotated[
+        str, typer.Option("--registry", metavar="URI", help="Where names are looked up.")
+    ] = "runs/registry",
+) -> None:
+    """Generate images with a registered model or a file."""
+    from epg.cli.stages import show_metrics
+    from epg.stages.sample import sample as sample_images
+    from epg.store import open_store
+
+    found = sample_images(
+        model,
+        classes=[name.strip() for name in classes.split(",")] if classes else None,
+        num=num,
+        out=out,
+        registry=open_store(registry),
+        steps=steps,
+        guidance_scale=guidance_scale,
+        seed=seed,
+    )
+    print(f"{out}: {num} images")
+    show_metrics(found)
+
+
+@app.command()
+@with_examples(
+    "epg count-gflops --recipe digits",
+)
+def count_gflops(
+    recipe: RecipeOption,
+    settings: SetOption = None,
+    store: StoreOption = "runs",
+    run_name: Annotated[
+        str | None,
+        typer.Option("--run-name", metavar="NAME", help="Store the numbers in this run, too."),
+    ] = None,
+) -> None:
+    """Count parameters and GFLOPs of a recipe's models."""
+    if run_name is not None:
+        from epg.cli.stages import open_run, run_stage
+
+        run_stage("count-gflops", open_run(recipe, settings, store, run_name))
+        return
+    from epg.cli.stages import show_metrics
+    from epg.config.loading import load_recipe, parse_overrides
+    from epg.stages.count_gflops import costs
+
+    show_metrics(costs(load_recipe(recipe, parse_overrides(settings or []))))
+
+
+add_stage_commands(app)
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes that travel with the package."""
+    from epg.config.loading import available_recipes, load_recipe
+
+    names = available_recipes()
+    width = max(map(len, names), default=0)
+    for name in names:
+        print(f"{name:<{width}}  {load_recipe(name).description}".rstrip())
+
+
+@app.command()
+@with_examples(
+    "epg show-recipe digits --set pretrain.steps=100 > mine.yaml",
+    "epg run --recipe mine.yaml --run-name mine",
+)
+def show_recipe(
+    recipe: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A recipe.")],
+    settings: SetOption = None,
+) -> None:
+    """Print a recipe, fully resolved."""
+    from epg.config.loading import dump_recipe, load_recipe, parse_overrides
+
+    print(dump_recipe(load_recipe(recipe, parse_overrides(settings or []))), end="")
+
+
+@app.command("compile")
+@with_examples(
+    "epg compile",
+    "epg compile --check",
+)
+def compile_command(
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit 1 when one is stale or faulty.")
+    ] = False,
+) -> None:
+    """Compile components and pipelines to YAML."""
+    from epg.cluster.compile.compiling import compile_all, find_faults, stale_files
+
+    if not check:
+        for path in compile_all():
+            print(f"wrote {path}")
+        return
+    stale = stale_files()
+    for path in stale:
+        print(f"stale: {path} (run `epg compile`)", file=sys.stderr)
+    faults = find_faults()
+    for fault in faults:
+        print(f"fault: {fault}", file=sys.stderr)
+    raise typer.Exit(1 if stale or faults else 0)
+
+
+add_cluster_commands(app)
+
+
+def main() -> None:
+    """Entry point of `epg`: `--debug` may stand anywhere on the line."""
+    from epg.cli.guarded import guarded
+
+    debug = "--debug" in sys.argv[1:]
+    arguments = [word for word in sys.argv[1:] if word != "--debug"]
+    sys.exit(
+        guarded(lambda: app(arguments, prog_name="epg", standalone_mode=False) or 0, debug=debug)
+    )

@@ -1,0 +1,129 @@
+"""One stage by itself, on the results that its run already has in the store."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from epg.cli.options import (
+    ObjectiveOption,
+    RecipeOption,
+    RunNameOption,
+    SetOption,
+    StoreOption,
+    with_examples,
+)
+
+if TYPE_CHECKING:
+    from epg.runs.record import StageRecord
+    from epg.runs.run import Run
+
+
+def add_stage_commands(app: typer.Typer) -> None:
+    """Add a command of the same name for every stage that works on a run."""
+    _add(
+        app, "shard", "Write the recipe's images as tar shards.", "--set data.source=folder:photos"
+    )
+    _add(app, "reference-statistics", "Describe the held-out images, to compare with.")
+    _add(app, "pretrain", "Pre-train the encoder; resumes by itself.", "--set pretrain.steps=100")
+    _add_objective(app, "finetune", "Fine-tune the encoder into a generator.")
+    _add_objective(app, "evaluate", "Judge generated images by held-out ones.")
+    _add_objective(app, "gate", "Say whether a model is good enough to register.")
+    app.command("register")(register)
+    _add(app, "report", "Gather a run's results into one HTML page.")
+
+
+def _add(app: typer.Typer, stage: str, summary: str, example: str = "") -> None:
+    @with_examples(f"epg {stage} --recipe digits", f"epg {stage} --recipe digits {example}".strip())
+    def command(
+        recipe: RecipeOption,
+        settings: SetOption = None,
+        store: StoreOption = "runs",
+        run_name: RunNameOption = None,
+    ) -> None:
+        """Replaced by the summary."""
+        run_stage(stage, open_run(recipe, settings, store, run_name))
+
+    _register(app, stage, summary, command)
+
+
+def _add_objective(app: typer.Typer, stage: str, summary: str) -> None:
+    @with_examples(f"epg {stage} --recipe digits --objective denoising")
+    def command(
+        recipe: RecipeOption,
+        objective: ObjectiveOption,
+        settings: SetOption = None,
+        store: StoreOption = "runs",
+        run_name: RunNameOption = None,
+    ) -> None:
+        """Replaced by the summary."""
+        run_stage(stage, open_run(recipe, settings, store, run_name), objective=objective)
+
+    _register(app, stage, summary, command)
+
+
+def _register(app: typer.Typer, stage: str, summary: str, command: Callable[..., None]) -> None:
+    examples = (command.__doc__ or "").partition("\n")[2]
+    app.command(stage, help=f"{summary}\n{examples}")(command)
+
+
+@with_examples(
+    "epg register --recipe digits --objective denoising",
+    "epg register --recipe digits --objective denoising --version v1.10",
+)
+def register(
+    recipe: RecipeOption,
+    objective: ObjectiveOption,
+    version: Annotated[
+        str | None, typer.Option("--version", metavar="V", help="Default: the next free one.")
+    ] = None,
+    settings: SetOption = None,
+    store: StoreOption = "runs",
+    run_name: RunNameOption = None,
+) -> None:
+    """Put a model with its card into the registry."""
+    more = {"version": version} if version is not None else {}
+    run = open_run(recipe, settings, store, run_name)
+    run_stage("register", run, objective=objective, **more)
+
+
+def open_run(recipe: str, settings: list[str] | None, store: str, run_name: str | None) -> Run:
+    """Open the run that a stage command names."""
+    from epg.config.loading import load_recipe, parse_overrides
+    from epg.runs.run import Run
+
+    overrides = parse_overrides(settings or [])
+    name = run_name if run_name is not None else load_recipe(recipe, overrides).name
+    return Run.open(recipe, overrides, store, name)
+
+
+def run_stage(stage: str, run: Run, **arguments: Any) -> StageRecord:
+    """Do one stage, alone on its run, and print its metrics.
+
+    Args:
+        stage: name of the command, such as `reference-statistics`.
+        run: the run.
+        arguments: what the stage takes besides the run, such as `objective`.
+    """
+    from epg.session.preflight import run_lock
+    from epg.stages.catalog import find_stage
+
+    function = find_stage(stage, arguments.get("objective", "")).function()
+    reading_only = stage == "report"
+    with nullcontext() if reading_only else run_lock(run, f"epg {stage}"):
+        record: StageRecord = function(run, **arguments)
+    show_metrics(record.metrics)
+    return record
+
+
+def show_metrics(metrics: dict[str, Any]) -> None:
+    """Print names and values, aligned."""
+    width = max(map(len, metrics), default=0)
+    for name, value in metrics.items():
+        shown = f"{value:,}" if isinstance(value, int) and abs(value) > 9999 else value
+        shown = f"{value:.6g}" if isinstance(value, float) else shown
+        sys.stdout.write(f"  {name:<{width}}  {shown}\n")

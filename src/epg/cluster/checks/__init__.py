@@ -1,1 +1,0 @@
-"""The checks of `epg doctor`, by what they look at."""

@@ -1,0 +1,1 @@
+"""From Python to the compiled files, and the rules that these must satisfy."""

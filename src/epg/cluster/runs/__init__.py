@@ -1,0 +1,1 @@
+"""Runs on a cluster: sent, followed, and explained when they stand still."""

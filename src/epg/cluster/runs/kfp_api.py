@@ -1,0 +1,252 @@
+"""The REST API of Kubeflow Pipelines (v2beta1): the few calls that we make, errors in one line.
+
+Plain HTTP instead of kfp's client: that one takes seconds to import, opens connections of its own
+and reports an HTTP dump. Nothing is imported from kfp here.
+
+| Variable | Meaning |
+|---|---|
+| `KF_PIPELINES_UI_ENDPOINT` | where the UI is, when not at the endpoint |
+| `SSL_CERT_FILE` | certificate authorities of the site |
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import urllib3
+
+from epg.cluster.runs.endpoint import FORWARD, find_endpoint, find_token
+from epg.errors import UserError
+
+OLDEST_SERVER = (2, 15)  # what our platform settings (resources from parameters) ask for
+_TIMEOUT = urllib3.Timeout(connect=5.0, read=30.0)  # seconds
+_PAGE = 100
+
+
+class Unreachable(UserError):  # noqa: N818 - says what it is
+    """No answer came: trying again may help."""
+
+
+class NotThere(UserError):  # noqa: N818 - likewise
+    """The server has no such thing."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """What the server says of itself."""
+
+    version: str
+    multi_user: bool
+
+
+def is_run_id(name: str) -> bool:
+    """Tell a run's id from its display name."""
+    return re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", name) is not None
+
+
+class KfpApi:
+    """A Kubeflow Pipelines server."""
+
+    def __init__(self, endpoint: str, token: str | None = None) -> None:
+        """Talk to `endpoint`; the first request is made by the first call."""
+        self.endpoint = endpoint
+        self._token = token
+        self._pool = urllib3.PoolManager(
+            timeout=_TIMEOUT, retries=False, ca_certs=os.environ.get("SSL_CERT_FILE")
+        )
+
+    @classmethod
+    def open(cls, endpoint: str | None, token_file: str | None = None) -> KfpApi:
+        """Find endpoint and token in options and environment."""
+        return cls(find_endpoint(endpoint), find_token(token_file))
+
+    def server(self) -> Server:
+        """Ask the server who it is.
+
+        Raises:
+            UserError: unreachable, not ours to use, or too old.
+        """
+        try:
+            answer = self.call("GET", "healthz")
+        except NotThere:
+            answer = {}
+        if not answer:
+            raise UserError(
+                f"{self.endpoint}: no Kubeflow Pipelines with the v2beta1 API: the server is "
+                f"older than {_dotted(OLDEST_SERVER)}, or the URL is another program's"
+            )
+        version = str(answer.get("tag_name") or "(version not told)")
+        numbers = re.match(r"v?(\d+)\.(\d+)", version)
+        if numbers and (int(numbers[1]), int(numbers[2])) < OLDEST_SERVER:
+            raise UserError(
+                f"{self.endpoint}: the server is Kubeflow Pipelines {version}, too old for this "
+                f"pipeline: it needs {_dotted(OLDEST_SERVER)}, and was tried on 2.17"
+            )
+        return Server(version, str(answer.get("multi_user", False)).lower() == "true")
+
+    def experiment(self, name: str, namespace: str | None) -> tuple[str, bool]:
+        """Return the id of an experiment, made where absent, and whether it was made."""
+        for found in self._list("experiments", _named(name), namespace, "experiments"):
+            if found.get("display_name") == name:
+                if found.get("storage_state") == "ARCHIVED":
+                    raise UserError(
+                        f"experiment {name!r} is archived: restore it in the UI, or choose "
+                        "another by --experiment"
+                    )
+                return str(found["experiment_id"]), False
+        body = {"display_name": name, **({"namespace": namespace} if namespace else {})}
+        return str(self.call("POST", "experiments", body)["experiment_id"]), True
+
+    def create_run(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Start a run."""
+        return self.call("POST", "runs", body)
+
+    def run(self, name: str, namespace: str | None = None) -> dict[str, Any]:
+        """Return a run by its id or display name; of several, the newest.
+
+        Raises:
+            NotThere: there is none; the message names the last ones that there are.
+        """
+        if is_run_id(name):
+            try:
+                return self.call("GET", f"runs/{name}")
+            except NotThere as error:
+                raise NotThere(f"no run {name} at {self.endpoint}") from error
+        for found in self._list("runs", _named(name), namespace, "runs"):
+            if found.get("display_name") == name:
+                return self.call("GET", f"runs/{quote(str(found['run_id']), safe='')}")
+        last = [
+            str(run.get("display_name"))
+            for run, _ in zip(self._list("runs", None, namespace, "runs"), range(3), strict=False)
+        ]
+        there = f"the last ones are {', '.join(last)}" if last else "it has no runs"
+        raise NotThere(f"no run {name!r} at {self.endpoint}: {there}")
+
+    def namespace_of(self, run: Mapping[str, Any]) -> str | None:
+        """Return the namespace of a run's experiment, where the server tells it."""
+        experiment = quote(str(run.get("experiment_id", "")), safe="")
+        if not experiment:
+            return None
+        try:
+            return self.call("GET", f"experiments/{experiment}").get("namespace") or None
+        except UserError:
+            return None
+
+    def link(self, run_id: str) -> str:
+        """Return where the UI shows a run."""
+        place = os.environ.get("KF_PIPELINES_UI_ENDPOINT", "").strip() or self.endpoint
+        return f"{place.rstrip('/')}/#/runs/details/{run_id}"
+
+    def _list(
+        self, path: str, only: str | None, namespace: str | None, key: str
+    ) -> Iterator[dict[str, Any]]:
+        query = {"page_size": str(_PAGE), "sort_by": "created_at desc"}
+        if only:
+            query["filter"] = only
+        if namespace:
+            query["namespace"] = namespace
+        while True:
+            answer = self.call("GET", f"{path}?{urlencode(query)}")
+            yield from answer.get(key) or []
+            if not answer.get("next_page_token"):
+                return
+            query["page_token"] = answer["next_page_token"]
+
+    def call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        """Send one request and return the JSON object of the answer.
+
+        Raises:
+            Unreachable: no answer.
+            NotThere: 404.
+            UserError: any other refusal, in one line.
+        """
+        headers = {"Accept": "application/json"}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        data = None
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            data = json.dumps(body, allow_nan=False).encode()
+        url = f"{self.endpoint}/apis/v2beta1/{path}"
+        try:
+            answer = self._pool.request(method, url, body=data, headers=headers, redirect=False)
+        except urllib3.exceptions.HTTPError as error:
+            raise Unreachable(self._why_not(error)) from error
+        if answer.status == 200:
+            try:
+                content = json.loads(answer.data)
+            except ValueError:
+                content = None
+            if isinstance(content, dict):
+                return content
+        raise self._refusal(answer.status, answer.data)
+
+    def _why_not(self, error: Exception) -> str:
+        if isinstance(error, urllib3.exceptions.SSLError):
+            return (
+                f"{self.endpoint}: TLS fails ({_oneline(error)}): write http:// if the server "
+                "speaks none, or name the site's certificates by SSL_CERT_FILE"
+            )
+        if isinstance(error, urllib3.exceptions.NameResolutionError):
+            what = "unknown host"
+        elif "refused" in str(error):  # urllib3 calls that a timeout, too
+            what = "nothing listens there"
+        elif isinstance(error, urllib3.exceptions.TimeoutError):
+            what = "no answer in time"
+        else:
+            what = _oneline(error)
+        return (
+            f"cannot reach Kubeflow Pipelines at {self.endpoint}: {what}; check --endpoint, or "
+            f"open a way by `{FORWARD}`"
+        )
+
+    def _refusal(self, status: int, data: bytes) -> UserError:
+        text = _message(data)
+        if status in (401, 403):
+            given = "the token is not accepted" if self._token else "it wants a token"
+            said = f" ({text})" if text else ""
+            return UserError(
+                f"{self.endpoint}: {given}: {status}{said}; give --token-file FILE or set "
+                "KFP_EXISTING_TOKEN to one that is valid for this namespace"
+            )
+        if status == 404:
+            return NotThere(f"{self.endpoint}: not found{f': {text}' if text else ''}")
+        if status in (200, 301, 302, 303, 307, 308):
+            return UserError(
+                f"{self.endpoint}: the answer ({status}) is not Kubeflow Pipelines': a login page "
+                "or another program; go to the API itself, or give --token-file"
+            )
+        if status in (502, 503, 504):
+            return Unreachable(f"{self.endpoint}: the server is not ready: {status} {text}".strip())
+        return UserError(f"{self.endpoint}: refused ({status}): {text or 'without a reason'}")
+
+
+def _named(name: str) -> str:
+    predicate = {"operation": 1, "key": "display_name", "stringValue": name}  # 1: equals
+    return json.dumps({"predicates": [predicate]})
+
+
+def _message(data: bytes) -> str:
+    """Return the useful sentence of an error: the innermost one, without Go's stack."""
+    try:
+        content = json.loads(data)
+    except ValueError:
+        text = "" if data.lstrip().startswith(b"<") else data.decode("utf-8", errors="replace")
+    else:
+        found = content if isinstance(content, dict) else {}
+        text = str(found.get("message") or found.get("error_message") or found.get("error") or "")
+    return _oneline(text)[:400]
+
+
+def _oneline(error: object) -> str:
+    return " ".join(str(error).split())
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))

@@ -1,0 +1,283 @@
+"""`epg status`: why a run stands still or failed, in words.
+
+The server and its UI say nothing of it: a step whose image or secret is missing leaves the run
+RUNNING for ever, and a failed one has no reason. The pods know, while they exist.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from epg.cluster.runs.kfp_api import KfpApi, is_run_id
+from epg.cluster.runs.pods import (
+    Progress,
+    Trouble,
+    Unseen,
+    connect,
+    last_words,
+    pods_of,
+    progress_of,
+    step_of,
+    trouble_of,
+)
+from epg.cluster.runs.workflow import lost_steps
+
+NAMESPACE = "kubeflow"
+_INNER = re.compile(
+    r"\(\d+\)$|-driver$|^(root|executor|driver)$|^(exit-handler|condition|condition-branches|"
+    r"for-loop)-\d+$"
+)
+_WORDS = {
+    "PENDING": "is waiting to start",
+    "RUNNING": "is running",
+    "SUCCEEDED": "succeeded",
+    "FAILED": "failed",
+    "CANCELING": "is being terminated",
+    "CANCELED": "was terminated",
+    "PAUSED": "is paused",
+    "SKIPPED": "was skipped",
+}
+#: How far a step is, in the words of the server and of pods.
+_ORDER = {"PENDING": 0, "RUNNING": 1, "SUCCEEDED": 2, "FAILED": 2}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One step as the server shows it."""
+
+    name: str
+    state: str
+    reason: str = ""
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True)
+class Situation:
+    """All that could be learnt of a run."""
+
+    run_id: str
+    display_name: str
+    state: str
+    link: str
+    error: str = ""
+    tasks: list[Task] = field(default_factory=list)
+    troubles: list[Trouble] = field(default_factory=list)
+    unseen: list[str] = field(default_factory=list)
+
+    @property
+    def problems(self) -> list[str]:
+        """What does not go on, a line each."""
+        return list(dict.fromkeys(trouble.line for trouble in self.troubles))
+
+    @property
+    def exit_code(self) -> int:
+        """0 while nothing is wrong."""
+        return 1 if self.state in ("FAILED", "CANCELED") or self.troubles else 0
+
+    def lines(self) -> Iterator[str]:
+        """Say it to a person."""
+        now = _WORDS.get(self.state, f"is {self.state}")
+        if self.state in ("PENDING", "RUNNING") and self.troubles:
+            failed = any(task.state == "FAILED" for task in self.tasks)
+            now = "goes on without the steps that failed" if failed else "stands still"
+        yield f"run {self.display_name} ({self.run_id}) {now}"
+        if self.error:
+            yield f"  the server says: {self.error}"
+        width = max((len(task.name) for task in self.tasks), default=0)
+        for task in self.tasks:
+            text = task.reason or (task.progress.text if task.progress else "")
+            reason = f"  {text}" if text else ""
+            yield f"  {task.name:<{width}}  {task.state.lower()}{reason}".rstrip()
+        told: set[str] = set()
+        for trouble in self.troubles:
+            if trouble.line in told:
+                continue
+            told.add(trouble.line)
+            yield f"why: {trouble.line}"
+            if trouble.log:
+                yield f"     {trouble.log}"
+        if self.state == "CANCELING" or self.state == "CANCELED":
+            yield "a run of the same run_name goes on from its last checkpoint"
+        for line in self.unseen:
+            yield f"not seen: {line}"
+        yield f"more: {self.link}"
+
+
+def status(
+    name: str,
+    *,
+    endpoint: str | None,
+    namespace: str | None,
+    kubeconfig: str | None,
+    token_file: str | None,
+) -> int:
+    """Print the situation of a run; return 0 while nothing is wrong, else 1."""
+    api = KfpApi.open(endpoint, token_file)
+    found = explain(api, name, namespace, kubeconfig)
+    for line in found.lines():
+        sys.stdout.write(f"{line}\n")
+    return found.exit_code
+
+
+def explain(
+    api: KfpApi,
+    name: str,
+    namespace: str | None = None,
+    kubeconfig: str | None = None,
+    *,
+    logs: bool = True,
+) -> Situation:
+    """Gather what server and pods say of a run.
+
+    Args:
+        api: the server.
+        name: id or display name.
+        namespace: where the pods are; default: the experiment's, else `kubeflow`.
+        kubeconfig: file with the way to the cluster; default: the usual places.
+        logs: read the logs of failed steps, too.
+    """
+    by_name = not is_run_id(name)
+    run = api.run(name, namespace if by_name and _multi_user(api, namespace) else None)
+    names = task_names(run)
+    state = str(run.get("state") or "PENDING").upper()
+    run_id = str(run["run_id"])
+    unseen: list[str] = []
+    troubles: list[Trouble] = []
+    tasks = list(_tasks(run, names))
+    place = namespace or api.namespace_of(run) or NAMESPACE
+    try:
+        core = connect(kubeconfig)
+        pods = pods_of(core, run_id, place)
+    except Unseen as error:
+        if state != "SUCCEEDED":
+            unseen.append(f"the run's pods, which know why a step does not start: {error}")
+    else:
+        tasks = _seen_in_pods(core, tasks, pods, names)
+        if state != "SUCCEEDED":
+            troubles = list(_troubles(core, pods, names, logs))
+            if state == "FAILED" and not troubles:
+                troubles = _lost(core, run_id, place, names)
+            unseen.extend(_missing(run_id, state, place, pods, bool(troubles)))
+    return Situation(
+        run_id=run_id,
+        display_name=str(run.get("display_name", run_id)),
+        state=state,
+        link=api.link(run_id),
+        error=_error(run),
+        tasks=tasks,
+        troubles=troubles,
+        unseen=unseen,
+    )
+
+
+def _multi_user(api: KfpApi, namespace: str | None) -> bool:
+    """Whether a namespace may be asked for; a server for one user refuses one."""
+    return namespace is not None and api.server().multi_user
+
+
+def task_names(run: Mapping[str, Any]) -> dict[str, str]:
+    """Map the tasks of a run's pipeline to the names that the UI shows."""
+    spec = run.get("pipeline_spec") or {}
+    spec = spec.get("pipeline_spec") or spec
+    names = {}
+    for part in (spec.get("root") or {}, *(spec.get("components") or {}).values()):
+        for key, task in ((part.get("dag") or {}).get("tasks") or {}).items():
+            names[key] = str((task.get("taskInfo") or {}).get("name") or key)
+    return names
+
+
+def _tasks(run: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[Task]:
+    """Yield the steps in the order in which they began, without Argo's inner nodes."""
+    details = (run.get("run_details") or {}).get("task_details") or []
+    shown: dict[str, Task] = {}
+    groups = {key for key in names if _INNER.search(key)}
+    for found in sorted(details, key=lambda one: str(one.get("start_time") or "~")):
+        key = str(found.get("display_name") or "")
+        if not key or _INNER.search(key) or key in groups or key == run.get("display_name"):
+            continue
+        if names and key not in names:
+            continue  # the workflow itself, and nodes of Argo's own
+        state = str(found.get("state") or "PENDING").upper()
+        shown[names.get(key, key)] = Task(names.get(key, key), state, _error(found))
+    yield from shown.values()
+
+
+def _seen_in_pods(
+    core: Any, tasks: list[Task], pods: list[dict[str, Any]], names: Mapping[str, str]
+) -> list[Task]:
+    """Return the tasks with what the pods know better.
+
+    The server's list stands still as soon as Argo compresses the states of a run's nodes, at
+    1 MB of them: the last third of a whole run (seen with 2.17). A step from the cache has no
+    pod of its own, so the list is needed all the same.
+    """
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for pod in sorted(pods, key=_created):  # a later attempt has the last word
+        state = str(pod.get("status", {}).get("phase", "")).upper()
+        if state in _ORDER and not _is_driver(pod):
+            found[step_of(pod, names)] = (state, pod)
+    known = {task.name: task for task in tasks}
+    for name, (state, pod) in found.items():
+        if name not in known or _ORDER.get(known[name].state, 2) < _ORDER[state]:
+            known[name] = Task(name, state)
+        if known[name].state == state == "RUNNING":
+            known[name] = replace(known[name], progress=progress_of(core, pod))
+    return list(known.values())
+
+
+def _created(pod: dict[str, Any]) -> str:
+    return str(pod.get("metadata", {}).get("creationTimestamp", ""))
+
+
+def _troubles(
+    core: Any, pods: list[dict[str, Any]], names: dict[str, str], logs: bool
+) -> Iterator[Trouble]:
+    done = {
+        step_of(pod, names)
+        for pod in pods
+        if pod.get("status", {}).get("phase") in ("Running", "Succeeded") and not _is_driver(pod)
+    }
+    for pod in sorted(pods, key=_created):
+        text, step = trouble_of(pod), step_of(pod, names)
+        failed = pod.get("status", {}).get("phase") == "Failed"
+        if not text or (failed and step in done):
+            continue  # a later attempt goes on
+        log = last_words(core, pod) if failed and logs else ""
+        told = log.removeprefix("epg: error: ") in text
+        yield Trouble(step, str(pod["metadata"]["name"]), text, "" if told else log)
+
+
+def _lost(core: Any, run_id: str, namespace: str, names: Mapping[str, str]) -> list[Trouble]:
+    try:
+        return list(lost_steps(core, run_id, namespace, names))
+    except Unseen:  # what is not seen is said by `_missing`
+        return []
+
+
+def _is_driver(pod: dict[str, Any]) -> bool:
+    annotations = pod.get("metadata", {}).get("annotations") or {}
+    return annotations.get("pipelines.kubeflow.org/runtime-role") == "driver"
+
+
+def _missing(
+    run_id: str, state: str, namespace: str, pods: list[dict[str, Any]], troubled: bool
+) -> Iterator[str]:
+    if not pods and state in ("FAILED", "CANCELED"):
+        yield (
+            f"pods of the run in namespace {namespace}: they go an hour after its end; the log of "
+            "each step is its artifact executor-logs in the UI (or give --namespace)"
+        )
+    elif not pods:
+        yield f"pods of the run in namespace {namespace} (none yet, or give --namespace)"
+    elif state == "FAILED" and not troubled:
+        yield "a failed pod: it was deleted, or a driver refused; look at the step in the UI"
+
+
+def _error(found: Mapping[str, Any]) -> str:
+    error = found.get("error")
+    text = error.get("message", "") if isinstance(error, dict) else error or ""
+    return " ".join(str(text).split())

@@ -1,0 +1,157 @@
+"""`epg submit`: a compiled pipeline, checked here, sent to Kubeflow Pipelines, and followed."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from epg.cluster.runs.kfp_api import KfpApi
+from epg.cluster.runs.parameters import CompiledPipeline, parse_arguments, read_pipeline
+from epg.errors import UserError
+
+
+@dataclass(frozen=True)
+class SubmitRequest:
+    """What `epg submit` was asked for."""
+
+    words: list[str] = field(default_factory=list)
+    endpoint: str | None = None
+    experiment: str = "epg"
+    run_name: str | None = None
+    cache: bool = True
+    service_account: str | None = None
+    pipeline_root: str | None = None
+    namespace: str | None = None
+    token_file: str | None = None
+    wait: bool = False
+    kubeconfig: str | None = None
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A run that the server has accepted."""
+
+    run_id: str
+    display_name: str
+    link: str
+
+
+def submit(request: SubmitRequest) -> int:
+    """Check everything here, send the run, and follow it when asked; return the exit code."""
+    pipeline, arguments = prepare(request)
+    api = KfpApi.open(request.endpoint, request.token_file)
+    submitted = send(api, pipeline, arguments, request)
+    if not request.wait:
+        _say(f"follow it by `epg status {submitted.run_id}`, or next time by --wait")
+        return 0
+    from epg.cluster.runs.following import follow
+
+    return follow(api, submitted.run_id, request.namespace, request.kubeconfig, _say)
+
+
+def prepare(request: SubmitRequest) -> tuple[CompiledPipeline, dict[str, Any]]:
+    """Read the pipeline and its arguments, recipe included, without a server.
+
+    Raises:
+        UserError: whatever of it the run would stumble over.
+    """
+    files = [word for word in request.words if "=" not in word]
+    if len(files) > 1:
+        raise UserError(f"{files[1]}: one pipeline file, and parameters as name=value")
+    if files:
+        path = Path(files[0])
+    else:
+        from epg.cluster.local import compiled_pipeline
+
+        path = compiled_pipeline()
+    pipeline = read_pipeline(path)
+    words = [word for word in request.words if "=" in word]
+    arguments = parse_arguments(words, pipeline.parameters)
+    _check_recipe(pipeline, arguments, words)
+    _settle_run_name(pipeline, arguments, request.run_name)
+    return pipeline, arguments
+
+
+def _check_recipe(
+    pipeline: CompiledPipeline, arguments: dict[str, Any], words: Iterable[str]
+) -> None:
+    """Load the recipe as the first step will, and name the run after it."""
+    known = pipeline.parameters
+    if "recipe" not in known or known["recipe"].type != "STRING":
+        return
+    from epg.config.loading import load_recipe
+
+    overrides = arguments.get("overrides") or getattr(known.get("overrides"), "default", None) or {}
+    recipe = arguments.get("recipe", known["recipe"].default)
+    if not recipe:
+        return  # a pipeline that needs none, such as for a registered model
+    # A file is named in errors as the user named it.
+    file = next((word[8:] for word in words if word.startswith("recipe=@")), None)
+    if (
+        file is None
+        and "\n" not in recipe
+        and (recipe.endswith((".yaml", ".yml")) or "/" in recipe)
+    ):
+        raise UserError(f"recipe={recipe}: steps do not see this file; recipe=@{recipe} sends it")
+    where = file if file is not None and file.endswith((".yaml", ".yml")) else recipe
+    loaded = load_recipe(where, overrides)
+    if "recipe" in arguments and "run_name" in known:
+        arguments.setdefault("run_name", loaded.name)
+
+
+def _settle_run_name(
+    pipeline: CompiledPipeline, arguments: dict[str, Any], option: str | None
+) -> None:
+    if "run_name" in pipeline.parameters:
+        from epg.runs.run import check_run_name
+
+        if option is not None:
+            arguments["run_name"] = option
+        check_run_name(arguments.get("run_name", pipeline.parameters["run_name"].default))
+
+
+def send(
+    api: KfpApi, pipeline: CompiledPipeline, arguments: dict[str, Any], request: SubmitRequest
+) -> Submitted:
+    """Create the experiment where absent, and the run."""
+    server = api.server()
+    if server.multi_user and not request.namespace:
+        raise UserError(f"{api.endpoint} serves several users: give --namespace, your profile's")
+    namespace = request.namespace if server.multi_user else None
+    experiment, made = api.experiment(request.experiment, namespace)
+    _say(f"{'made experiment' if made else 'experiment'} {request.experiment} ({experiment})")
+    default = getattr(pipeline.parameters.get("run_name"), "default", None)
+    name = request.run_name or arguments.get("run_name") or default or pipeline.name
+    display_name = unique_name(str(name))
+    runtime: dict[str, Any] = {"parameters": arguments}
+    if request.pipeline_root:
+        runtime["pipeline_root"] = request.pipeline_root
+    body = {
+        "display_name": display_name,
+        "experiment_id": experiment,
+        "pipeline_spec": pipeline.spec(cache=request.cache),
+        "runtime_config": runtime,
+    }
+    if request.service_account:
+        body["service_account"] = request.service_account
+    run_id = str(api.create_run(body)["run_id"])
+    submitted = Submitted(run_id, display_name, api.link(run_id))
+    _say(f"run {display_name} ({run_id})")
+    _say(f"look at {submitted.link}")
+    return submitted
+
+
+def unique_name(name: str, now: datetime | None = None) -> str:
+    """Return a name that no other run has: the time to the second and four random digits."""
+    now = now or datetime.now(UTC)
+    return f"{name}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()

@@ -1,0 +1,68 @@
+"""What Argo's workflow of a run remembers of pods that are gone."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import gzip
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from epg.cluster.runs.pods import Trouble, call, step_of
+
+_AWAY = re.compile(r"\(exit code 143\)|pod deleted")
+
+
+def lost_steps(
+    core: Any, run_id: str, namespace: str, names: Mapping[str, str]
+) -> Iterator[Trouble]:
+    """Yield the steps that failed, from the states of the workflow's nodes.
+
+    Kubeflow's own API has no reason of a failed step, and a pod that was deleted has none either.
+
+    Raises:
+        Unseen: the cluster does not answer or refuses.
+    """
+    from kubernetes.client import CustomObjectsApi
+
+    found = call(
+        CustomObjectsApi(core.api_client).list_namespaced_custom_object,
+        *("argoproj.io", "v1alpha1", namespace, "workflows"),
+        label_selector=f"pipeline/runid={run_id}",
+        what=f"workflows of namespace {namespace}",
+    )
+    for workflow in found.get("items") or []:
+        for node in nodes_of(workflow).values():
+            message = " ".join(str(node.get("message") or "").split())
+            if node.get("type") == "Pod" and node.get("phase") in ("Failed", "Error") and message:
+                step = step_of(_as_pod(node), names)
+                yield Trouble(step, str(node.get("id", "")), _in_words(message))
+
+
+def nodes_of(workflow: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the states of the nodes; Argo compresses them when a workflow passes 1 MB."""
+    status = workflow.get("status") or {}
+    packed = status.get("compressedNodes")
+    if not packed:
+        return status.get("nodes") or {}
+    try:
+        nodes = json.loads(gzip.decompress(base64.b64decode(packed)))
+    except (ValueError, OSError, EOFError, binascii.Error):
+        return {}
+    return nodes if isinstance(nodes, dict) else {}
+
+
+def _as_pod(node: Mapping[str, Any]) -> dict[str, Any]:
+    annotations = {"workflows.argoproj.io/node-name": str(node.get("name", ""))}
+    return {"metadata": {"name": str(node.get("id", "a pod")), "annotations": annotations}}
+
+
+def _in_words(message: str) -> str:
+    if _AWAY.search(message):
+        return (
+            "its pod was taken away, by a user or with its node, and not started again: submit "
+            "the run again under its name to go on"
+        )
+    return f"failed: {message}"

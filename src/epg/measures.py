@@ -1,0 +1,229 @@
+"""The one table of figures: everything that `evaluate` measures, what it means, how it is written.
+
+Gate, model card, report, console, metrics and dashboards read it; none has a list of its own.
+
+Some figures are measured in the features of a network. Those in the recipe's first network bear
+their plain name, those in a further one its name besides: `precision`, `precision_inception`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from epg.numbers import decimals, percent, significant, whole
+
+Kind = Literal["share", "fraction", "distance", "score", "ratio", "count", "rate", "amount"]
+
+#: How a value of each kind is written, wherever it is shown. Papers give precision and recall as
+#: fractions, accuracies in percent; a rate depends on the machine and deserves no third digit.
+_WRITERS: dict[Kind, Callable[[Any], str]] = {
+    "share": percent,
+    "fraction": lambda value: decimals(value, 3),
+    "distance": significant,
+    "score": lambda value: significant(value, 4),
+    "ratio": lambda value: decimals(value, 2),
+    "count": whole,
+    "rate": lambda value: significant(value, 2),
+    "amount": significant,
+}
+
+#: Feature networks: name in recipes and in figures -> what it is called in sentences.
+NETWORKS = {"classifier": "the pipeline's classifier", "inception": "Inception"}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One figure.
+
+    Attributes:
+        name: in records, recipes (`gate`), `metrics.json` and model cards.
+        label: for people: a line of a table, a legend.
+        kind: decides how a value is written.
+        better: which way is better; empty where neither is.
+        explanation: what it is, to stand behind a label that does not say it; `{network}` stands
+            for the feature network.
+        networks: the feature networks that it can be measured in; none: it needs no features.
+        setting: what a recipe must have for it, besides a network.
+        of_model: a property of the network, not of its images; `count-gflops` tells it as well.
+        further: measured in a further network of the recipe, `networks[0]`.
+    """
+
+    name: str
+    label: str
+    kind: Kind
+    better: Literal["higher", "lower", ""] = ""
+    explanation: str = ""
+    networks: tuple[str, ...] = ()
+    setting: str = ""
+    of_model: bool = False
+    further: bool = False
+
+    def write(self, value: Any) -> str:
+        """Write a value, or say that there is none."""
+        return _WRITERS[self.kind](value)
+
+    def explain(self, network: str = "") -> str:
+        """Say what it is, after the label; empty where the label says it all.
+
+        Args:
+            network: how the first network of the recipe is called where this is shown.
+        """
+        return self.explanation.format(network=self._called(network))
+
+    def meaning(self, network: str = "") -> str:
+        """Say what it is where no label stands beside it: a sentence without its full stop."""
+        text = self.explain(network) or self.label
+        return text[0].upper() + text[1:]
+
+    @property
+    def direction(self) -> str:
+        """`higher is better`, `lower is better`, or nothing."""
+        return f"{self.better} is better" if self.better else ""
+
+    @property
+    def needs(self) -> str:
+        """What a recipe must have for it: `evaluate.svc`; empty where it is always measured."""
+        if self.setting or len(self.networks) != 1:
+            return self.setting
+        return f"evaluate.features: {self.networks[0]}"
+
+    @property
+    def base(self) -> str:
+        """The name without that of a further network."""
+        return self.name.removesuffix(f"_{self.networks[0]}") if self.further else self.name
+
+    def _called(self, network: str) -> str:
+        if network and not self.further:
+            return network
+        return NETWORKS[self.networks[0]] if len(self.networks) == 1 else "the feature network"
+
+
+MEASURES: tuple[Measure, ...] = (
+    Measure(
+        "fid",
+        "FID",
+        "distance",
+        "lower",
+        "Fréchet distance in Inception's pooled features",
+        ("inception",),
+    ),
+    Measure(
+        "sfid",
+        "sFID",
+        "distance",
+        "lower",
+        "Fréchet distance in Inception's spatial features",
+        ("inception",),
+    ),
+    Measure(
+        "inception_score",
+        "Inception score",
+        "score",
+        "higher",
+        "how sure Inception is of each image's class, and how varied the classes are",
+        ("inception",),
+    ),
+    Measure(
+        "frechet_distance",
+        "Fréchet distance (own classifier)",
+        "distance",
+        "lower",
+        "Fréchet distance in features of {network}",
+        ("classifier",),
+    ),
+    Measure(
+        "precision",
+        "Precision",
+        "fraction",
+        "higher",
+        "share of generated images that lie among real ones in features of {network}",
+        ("classifier", "inception"),
+    ),
+    Measure(
+        "recall",
+        "Recall",
+        "fraction",
+        "higher",
+        "share of real images that lie among generated ones in features of {network}",
+        ("classifier", "inception"),
+    ),
+    Measure(
+        "class_agreement",
+        "Class agreement (own classifier)",
+        "share",
+        "higher",
+        "share of generated images that {network} reads as the class asked for",
+        ("classifier",),
+    ),
+    Measure(
+        "svc_agreement",
+        "Class agreement (SVC)",
+        "share",
+        "higher",
+        "share of generated images that an independent support-vector classifier reads as the "
+        "class asked for",
+        setting="evaluate.svc",
+    ),
+    Measure(
+        "classifier_held_out_accuracy",
+        "Accuracy on real images (own classifier)",
+        "share",
+        "",
+        "share of real held-out images that {network} reads rightly: no verdict is better than "
+        "its judge",
+        ("classifier",),
+    ),
+    Measure(
+        "nearest_neighbour_ratio",
+        "Nearest neighbour, generated / real",
+        "ratio",
+        "",
+        "median distance of generated images to their nearest training image over that of real "
+        "held-out images; far below 1: copies",
+    ),
+    Measure("num_samples", "Images generated and judged", "count"),
+    Measure("nfe", "Evaluations of the network per image", "count", "lower"),
+    Measure("images_per_second", "Images generated per second", "rate", "higher"),
+    Measure("parameters", "Parameters of the generator", "count", of_model=True),
+    Measure(
+        "gmacs",
+        "GMACs per evaluation",
+        "amount",
+        "",
+        "multiply-accumulates of one evaluation for one image, in thousand millions",
+        of_model=True,
+    ),
+)
+
+
+def _in_further(measure: Measure, network: str) -> Measure:
+    """Return a measure as it is called in a further network of a recipe."""
+    plain = measure.label.partition(" (")[0]
+    return replace(
+        measure,
+        name=f"{measure.name}_{network}",
+        label=f"{plain} ({NETWORKS[network]})",
+        networks=(network,),
+        further=True,
+    )
+
+
+#: Every name that a figure can bear -> its row, in the order of the table.
+FIGURES: dict[str, Measure] = {
+    named.name: named
+    for measure in MEASURES
+    for named in (measure, *(_in_further(measure, n) for n in measure.networks))
+}
+
+
+def find(name: str) -> Measure | None:
+    """Return the row of a figure, also of one in a further network; None if there is none."""
+    return FIGURES.get(name)
+
+
+def measured(names: Iterable[str]) -> list[Measure]:
+    """Return the rows of those names that are figures, in the order of the table."""
+    wanted = set(names)
+    return [measure for name, measure in FIGURES.items() if name in wanted]

@@ -1,0 +1,119 @@
+"""What travels between steps in place of large files: a small JSON that says where they lie.
+
+Weights and statistics stay in the run's store. A pipeline artifact of them is a hand-over: per
+object its key, URI, SHA-256 and size, with the stage that made it and the recipe's name. Whoever
+takes it over copies an object only when it is needed, and checks its digest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from epg.errors import UserError
+from epg.runs.record import StageRecord, file_sha256
+from epg.runs.run import Run
+from epg.store import Store
+
+KIND = "hand-over"
+FORMAT_VERSION = 1
+_MAX_BYTES = 1_000_000
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One object of a finished stage: key in the run's store, URI, SHA-256, size in bytes."""
+
+    key: str
+    uri: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class HandOver:
+    """Objects of one finished stage, by the names of its outputs."""
+
+    stage: str
+    recipe: str
+    objects: dict[str, StoredObject]
+
+    @classmethod
+    def of(cls, run: Run, record: StageRecord, *names: str) -> HandOver:
+        """Hand over outputs of a record, all of them unless some are named.
+
+        Raises:
+            UserError: the record has no such output.
+        """
+        missing = [name for name in names if name not in record.outputs]
+        if missing:
+            raise UserError(
+                f"stage {record.stage!r} of run {run.name!r} has no output {missing[0]!r}: "
+                f"it has {', '.join(sorted(record.outputs)) or 'none'}"
+            )
+        objects = {
+            name: StoredObject(uri=f"{run.store.uri}/{entry['key']}", **entry)
+            for name, entry in record.outputs.items()
+            if not names or name in names
+        }
+        return cls(record.stage, run.recipe.name, objects)
+
+    def sha256(self, name: str) -> str:
+        """Return the digest of an object."""
+        return self.objects[name].sha256
+
+    def fetch(self, store: Store, name: str, path: Path) -> Path:
+        """Copy an object to `path` and check its digest.
+
+        Args:
+            store: the run's store.
+            name: name of the output.
+            path: where to; its folder is made.
+
+        Raises:
+            UserError: the object is gone or was altered.
+        """
+        found = self.objects[name]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        store.get_file(found.key, path)
+        digest = file_sha256(path)
+        if digest != found.sha256:
+            raise UserError(
+                f"{store.uri}/{found.key}: SHA-256 is {digest[:12]}..., expected "
+                f"{found.sha256[:12]}...: the object was altered; run again with "
+                f"`--from {self.stage}`"
+            )
+        return path
+
+    def to_json(self) -> bytes:
+        """Return the content of the artifact, which `from_json` reads back."""
+        content = {"epg_kind": KIND, "format_version": FORMAT_VERSION, **asdict(self)}
+        return json.dumps(content, indent=1, sort_keys=True).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes) -> HandOver:
+        """Read a hand-over. Raises `UserError` for anything that is none."""
+        try:
+            if len(data) > _MAX_BYTES:
+                raise ValueError(f"it has {len(data)} bytes")
+            content = json.loads(data)
+            if content["epg_kind"] != KIND or content["format_version"] != FORMAT_VERSION:
+                raise ValueError(f"kind {content['epg_kind']!r}, {content['format_version']!r}")
+            objects = {name: _object(entry) for name, entry in content["objects"].items()}
+            return cls(str(content["stage"]), str(content["recipe"]), objects)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise UserError(
+                f"this artifact is no hand-over of version {FORMAT_VERSION} ({error}): run the "
+                "step that made it again, without cached results"
+            ) from error
+
+
+def _object(entry: Mapping[str, Any]) -> StoredObject:
+    found = StoredObject(**entry)
+    texts = (found.key, found.uri, found.sha256)
+    if not all(isinstance(text, str) for text in texts) or type(found.size) is not int:
+        raise TypeError("an object is a key, a uri, a sha256 and a size")
+    return found

@@ -1,0 +1,1 @@
+"""One `epg run`: what is checked before, the process that runs the pipeline, and its end."""

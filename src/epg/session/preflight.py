@@ -1,0 +1,193 @@
+"""Everything that can be known to be wrong before anything long starts, and what will be run."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shutil
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from epg.errors import UserError
+from epg.runs.record import record_key
+from epg.runs.run import Run, check_run_name
+from epg.stages.catalog import OBJECTIVES, STAGES, stages_after, stages_of
+from epg.stages.settings import check_unchanged
+
+if TYPE_CHECKING:
+    from epg.store.lock import RunLock
+
+#: Files of `epg run` itself, beside the run's results.
+LOG, EVENTS, KFP = "run.log", "events.jsonl", "kfp"
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What `epg run` was asked for, as the command line read it."""
+
+    recipe: str
+    run_name: str | None = None
+    output: str = "runs"
+    settings: list[str] = field(default_factory=list)
+    data: str | None = None
+    store: str | None = None
+    objectives: list[str] = field(default_factory=lambda: list(OBJECTIVES))
+    inception_weights: str | None = None
+    metrics_port: int | None = None
+    begin_at: str | None = None
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """A request that was found sound.
+
+    Attributes:
+        run: the opened run.
+        folder: local folder of the log, the events and kfp's artifacts.
+        arguments: parameters of the compiled pipeline.
+        environment: variables of the host process and of every step, besides our own.
+        stages: names of the stages that will be met.
+    """
+
+    run: Run
+    folder: Path
+    arguments: dict[str, Any]
+    environment: dict[str, str]
+    stages: list[str]
+
+
+def make_plan(request: RunRequest) -> RunPlan:
+    """Check a request and open its run; nothing is written yet.
+
+    Raises:
+        UserError: recipe, setting, name, store, data or weights are not usable.
+    """
+    from epg.config.loading import dump_recipe, load_recipe, parse_overrides
+    from epg.stages.gate import check_bounds
+
+    if not request.objectives:
+        raise UserError("--no-denoising and --no-consistency together leave nothing to train")
+    if request.begin_at is not None:
+        check_stage(request.begin_at)
+    overrides = parse_overrides(request.settings)
+    overrides.update(_data_overrides(request.data, overrides))
+    recipe = load_recipe(request.recipe, overrides)
+    check_bounds(recipe)
+    packaged = recipe_is_packaged(request.recipe)
+    name = request.run_name if request.run_name is not None else recipe.name
+    check_run_name(name)
+    output = Path(request.output).expanduser().absolute()
+    store = request.store if request.store is not None else str(output)
+    # A recipe from a file travels as text: steps in containers do not see the file.
+    text = request.recipe if packaged else dump_recipe(recipe)
+    arguments: dict[str, Any] = {
+        "recipe": text,
+        "overrides": overrides if packaged else {},
+        "run_name": name,
+        "store": _absolute(store),
+        **{objective: objective in request.objectives for objective in OBJECTIVES},
+    }
+    run = Run.open(text, arguments["overrides"], arguments["store"], name)
+    return RunPlan(
+        run=run,
+        folder=output / name,
+        arguments=arguments,
+        environment=_environment(request, run),
+        stages=stages_of(request.objectives),
+    )
+
+
+def recipe_is_packaged(recipe: str) -> bool:
+    """Tell a packaged recipe's name from a path or a text."""
+    from epg.config.loading import available_recipes
+
+    return recipe in available_recipes()
+
+
+def check_stage(stage: str) -> None:
+    """Refuse a stage that does not exist, naming the nearest one."""
+    if stage not in STAGES:
+        near = difflib.get_close_matches(stage, STAGES, n=1, cutoff=0.5)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise UserError(f"--from {stage}: no such stage{hint}: {', '.join(STAGES)}")
+
+
+def run_lock(run: Run, owner: str) -> RunLock:
+    """Return the lock that keeps a second process off the run's results, to be entered."""
+    from epg.store.lock import RunLock
+
+    return RunLock(run.store, "lock", owner)
+
+
+def probe(run: Run) -> None:
+    """Write and remove a small object, so that a bad store is known at once."""
+    key = f"probe-{os.getpid()}"
+    run.store.put_bytes(key, b"epg")
+    run.store.delete(key)
+
+
+def begin_again(run: Run, stage: str) -> list[str]:
+    """Throw away the results of a stage and of all that used them; return their names.
+
+    Records go first: a result without its record is never taken for a whole one.
+    """
+    stages = stages_after(stage)
+    for name in stages:
+        run.store.delete(record_key(name))
+        run.store.delete(f"failures/{name}.json")
+    for name in stages:
+        run.store.clear("shards" if name == "shard" else name)
+    return stages
+
+
+def check_settings(run: Run) -> None:
+    """Refuse training settings that differ from those that the run was begun with."""
+    check_unchanged(run)
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make the local folder of a run, with empty events and an empty place for kfp."""
+    try:
+        shutil.rmtree(folder / KFP, ignore_errors=True)
+        (folder / KFP / "tmp").mkdir(parents=True)
+        (folder / EVENTS).write_bytes(b"")
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {folder} ({error.strerror}): choose another place with --output"
+        ) from error
+
+
+def _data_overrides(data: str | None, given: dict[str, Any]) -> dict[str, Any]:
+    """What `--data folder:PATH` means for a recipe: the source, and its number of classes."""
+    if data is None:
+        return {}
+    from epg.data.sources import absolute_spec, count_classes
+
+    found: dict[str, Any] = {"data.source": absolute_spec(data)}
+    if "data.num_classes" not in given:
+        found["data.num_classes"] = count_classes(data)
+    return found
+
+
+def _absolute(store: str) -> str:
+    return store if "://" in store else str(Path(store).expanduser().absolute())
+
+
+def _environment(request: RunRequest, run: Run) -> dict[str, str]:
+    found: dict[str, str] = {}
+    if run.recipe.evaluate.features == "inception" or request.inception_weights:
+        from epg.evaluation.inception_weights import (
+            WEIGHTS_VARIABLE,
+            require_inception_weights,
+        )
+
+        weights = require_inception_weights(request.inception_weights)
+        found[WEIGHTS_VARIABLE] = str(weights.absolute())
+    if request.metrics_port is not None:
+        found["EPG_METRICS_PORT"] = str(request.metrics_port)
+    # The interpreter that runs this runs the steps: `python3` of a step's command leads to it.
+    folder = str(Path(sys.executable).parent)
+    found["PATH"] = os.pathsep.join([folder, os.environ.get("PATH", os.defpath)])
+    return found
