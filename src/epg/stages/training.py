@@ -61,18 +61,21 @@ def train_stage(
     from epg.report.curves import curves_html
     from epg.training.checkpoints import Checkpoints
     from epg.training.loop import train
+    from epg.training.world import World
 
     device = prepare_device()
     objective = build(device)
-    checkpoints = Checkpoints(checkpoint_store(run, stage), config, inputs, warn=reporter.warning)
+    checkpoints = Checkpoints(
+        checkpoint_store(run, stage), config, inputs, outputs.scratch, warn=reporter.warning
+    )
     with _watching(stage, optimizer, reporter) as watch:
         series = train(
             objective,
             optimizer,
             lambda start: _batches(run, manifest, optimizer.batch_size, stage, start, device),
             checkpoints,
-            outputs.scratch,
             watch,
+            World.single(),
         )
     rows = "".join(json.dumps(row) + "\n" for row in series)
     outputs.put_bytes("series", "series.jsonl", rows.encode())
@@ -126,6 +129,7 @@ def _watching(stage: str, optimizer: OptimizerConfig, reporter: StageReporter) -
             row=write_row,
             measured=metrics.update,
             message=reporter.message,
+            warning=reporter.warning,
         )
     finally:
         if live is not None:

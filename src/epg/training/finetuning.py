@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from epg.config.recipe import Recipe
 from epg.data.augment import random_flip, to_float
@@ -19,6 +21,7 @@ from epg.model.projector import Projector
 from epg.objectives.consistency import consistency_loss, pair_level, pair_weight
 from epg.objectives.contrastive import info_nce
 from epg.objectives.denoising import denoising_loss, level_weights
+from epg.training.loop import Losses
 from epg.training.schedules import ema_decay_at, stage_at
 from epg.training.world import World
 
@@ -45,9 +48,15 @@ class _Finetuning:
         self.generator.to(device).train()
         self.ema = copy.deepcopy(self.generator).eval().requires_grad_(False)
 
-    def parameters(self) -> dict[str, nn.Parameter]:
-        """All parameters of the generator, encoder included."""
-        return dict(self.generator.named_parameters())
+    @property
+    def network(self) -> nn.Module:
+        """The generator, encoder included."""
+        return self.generator
+
+    @property
+    def undecayed(self) -> frozenset[str]:
+        """No parameter is spared."""
+        return frozenset()
 
     def state(self) -> dict[str, Tensor]:
         """Weights and their moving average."""
@@ -66,11 +75,18 @@ class _Finetuning:
         """Return log-normal unshifted levels, float64 [N]."""
         return log_normal_sigmas(random.normal("level", dtype=torch.float64), mean, std)
 
-    @torch.no_grad()
     def _average(self, decay: float) -> None:
-        torch._foreach_lerp_(
-            list(self.ema.parameters()), list(self.generator.parameters()), 1.0 - decay
-        )
+        update = get_ema_multi_avg_fn(decay)
+        update(list(self.ema.parameters()), list(self.generator.parameters()), 0)
+
+    def warning(self, row: dict[str, Any]) -> str | None:
+        """Nothing is watched for."""
+        del row
+        return None
+
+    def weights(self) -> dict[str, dict[str, Tensor]]:
+        """The moving average of the generator's weights."""
+        return {"generator": self.ema.state_dict()}
 
 
 class Denoising(_Finetuning):
@@ -95,7 +111,12 @@ class Denoising(_Finetuning):
         self._grid = grid.to(device)
         self._weights = level_weights(grid).to(device)
 
-    def losses(self, images: Tensor, labels: Tensor, step: int) -> dict[str, Tensor]:
+    @property
+    def undecayed(self) -> frozenset[str]:
+        """Positions and CLS token. Source: EPG, section 4 of docs/method.md."""
+        return frozenset({"encoder.pos_embed", "encoder.cls_token"})
+
+    def losses(self, images: Tensor, labels: Tensor, step: int) -> Losses:
         """The single term `denoising`."""
         recipe, config = self._recipe, self._config
         random = self._world.noise(recipe.seed, self.objective, step, images)
@@ -113,7 +134,7 @@ class Denoising(_Finetuning):
             recipe.sigma_shift * self._grid[levels],
             self._weights[levels],
         )
-        return {"denoising": loss}
+        return Losses({"denoising": loss}, {})
 
     def after_step(self, step: int) -> None:
         """Update the moving average of the weights."""
@@ -144,7 +165,7 @@ class Consistency(_Finetuning):
         for module in (self._frozen_encoder, self._frozen_projector):
             module.to(device).eval().requires_grad_(False)
 
-    def losses(self, images: Tensor, labels: Tensor, step: int) -> dict[str, Tensor]:
+    def losses(self, images: Tensor, labels: Tensor, step: int) -> Losses:
         """Terms `consistency` and `auxiliary`."""
         recipe, config = self._recipe, self._config
         diffusion, shift = recipe.diffusion, recipe.sigma_shift
@@ -180,13 +201,14 @@ class Consistency(_Finetuning):
             config.huber_c,
         )
         if not config.auxiliary_weight:
-            return {"consistency": loss}
+            return Losses({"consistency": loss}, {})
         query = self._frozen_features(output)
         with torch.no_grad():
             key = self._frozen_features(clean)
         world = self._world
         auxiliary = info_nce(query, key, config.auxiliary_temperature, world.gather, world.rank)
-        return {"consistency": loss, "auxiliary": config.auxiliary_weight * auxiliary}
+        terms = {"consistency": loss, "auxiliary": config.auxiliary_weight * auxiliary}
+        return Losses(terms, {})
 
     def _frozen_features(self, images: Tensor) -> Tensor:
         """Projected stage-1 features of images at the lowest level, [N, D]."""

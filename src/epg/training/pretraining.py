@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from epg.config.recipe import Recipe
 from epg.data.augment import normalize, random_flip, to_float, two_views
@@ -18,6 +20,7 @@ from epg.objectives.pretraining import (
     consistency_temperature,
     pretraining_losses,
 )
+from epg.training.loop import Losses
 from epg.training.world import World
 
 
@@ -41,16 +44,22 @@ class Pretraining:
         self.online.train()
         self.target.train()  # BatchNorm of the target uses its own batch, not stale buffers
 
-    def parameters(self) -> dict[str, nn.Parameter]:
-        """Trained parameters: encoder and projector."""
-        return dict(self.online.named_parameters())
+    @property
+    def network(self) -> nn.Module:
+        """Encoder and projector."""
+        return self.online
+
+    @property
+    def undecayed(self) -> frozenset[str]:
+        """No parameter is spared. Source: EPG, section 2.4 of docs/method.md."""
+        return frozenset()
 
     def state(self) -> dict[str, Tensor]:
         """Online and target weights, buffers included."""
         state = {f"online.{name}": t for name, t in self.online.state_dict().items()}
         return state | {f"target.{name}": t for name, t in self.target.state_dict().items()}
 
-    def losses(self, images: Tensor, labels: Tensor, step: int) -> dict[str, Tensor]:
+    def losses(self, images: Tensor, labels: Tensor, step: int) -> Losses:
         """Weighted terms `contrastive` and `consistency`; labels are not looked at."""
         del labels
         recipe, config = self._recipe, self._config
@@ -90,10 +99,13 @@ class Pretraining:
             gather=self._world.gather,
             rank=self._world.rank,
         )
-        return {
-            "contrastive": config.contrastive_weight * terms["contrastive"],
-            "consistency": config.consistency_weight * terms["consistency"],
-        }
+        return Losses(
+            {
+                "contrastive": config.contrastive_weight * terms["contrastive"],
+                "consistency": config.consistency_weight * terms["consistency"],
+            },
+            {},
+        )
 
     def _target_features(self, x: Tensor, level: Tensor) -> Tensor:
         return self._target_projector(self._target_encoder.features(x, level))
@@ -106,12 +118,17 @@ class Pretraining:
         index = derive_seed(self._recipe.seed, "pretrain", "level", step) % (count - 1)
         return float(grid[index]), float(grid[index + 1])
 
-    @torch.no_grad()
     def after_step(self, step: int) -> None:
         """Move the target's parameters: xi = m xi + (1 - m) theta."""
         del step
-        torch._foreach_lerp_(
-            list(self.target.parameters()),
-            list(self.online.parameters()),
-            1.0 - self._config.target_ema_decay,
-        )
+        update = get_ema_multi_avg_fn(self._config.target_ema_decay)
+        update(list(self.target.parameters()), list(self.online.parameters()), 0)
+
+    def warning(self, row: dict[str, Any]) -> str | None:
+        """Nothing is watched for."""
+        del row
+        return None
+
+    def weights(self) -> dict[str, dict[str, Tensor]]:
+        """The online encoder and, for consistency fine-tuning, its projector."""
+        return {"encoder": self.encoder.state_dict(), "projector": self.projector.state_dict()}
