@@ -45,6 +45,7 @@ class Measure:
         explanation: what it is, to stand behind a label that does not say it; `{network}` stands
             for the feature network.
         networks: the feature networks that it can be measured in; none: it needs no features.
+        short: a label for where its meaning stands beside it; empty: `label`.
         setting: what a recipe must have for it, besides a network.
         of_model: a property of the network, not of its images; `count-gflops` tells it as well.
         further: measured in a further network of the recipe, `networks[0]`.
@@ -56,6 +57,7 @@ class Measure:
     better: Literal["higher", "lower", ""] = ""
     explanation: str = ""
     networks: tuple[str, ...] = ()
+    short: str = ""
     setting: str = ""
     of_model: bool = False
     further: bool = False
@@ -78,6 +80,11 @@ class Measure:
         return text[0].upper() + text[1:]
 
     @property
+    def title(self) -> str:
+        """The shorter label."""
+        return self.short or self.label
+
+    @property
     def direction(self) -> str:
         """`higher is better`, `lower is better`, or nothing."""
         return f"{self.better} is better" if self.better else ""
@@ -87,7 +94,7 @@ class Measure:
         """What a recipe must have for it: `evaluate.svc`; empty where it is always measured."""
         if self.setting or len(self.networks) != 1:
             return self.setting
-        return f"evaluate.features: {self.networks[0]}"
+        return f"evaluate.networks: [{self.networks[0]}]"
 
     @property
     def base(self) -> str:
@@ -132,6 +139,7 @@ MEASURES: tuple[Measure, ...] = (
         "lower",
         "Fréchet distance in features of {network}",
         ("classifier",),
+        short="Fréchet distance",
     ),
     Measure(
         "precision",
@@ -156,6 +164,7 @@ MEASURES: tuple[Measure, ...] = (
         "higher",
         "share of generated images that {network} reads as the class asked for",
         ("classifier",),
+        short="Class agreement",
     ),
     Measure(
         "svc_agreement",
@@ -164,6 +173,7 @@ MEASURES: tuple[Measure, ...] = (
         "higher",
         "share of generated images that an independent support-vector classifier reads as the "
         "class asked for",
+        short="Class agreement",
         setting="evaluate.svc",
     ),
     Measure(
@@ -184,8 +194,20 @@ MEASURES: tuple[Measure, ...] = (
         "held-out images; far below 1: copies",
     ),
     Measure("num_samples", "Images generated and judged", "count"),
-    Measure("nfe", "Evaluations of the network per image", "count", "lower"),
-    Measure("images_per_second", "Images generated per second", "rate", "higher"),
+    Measure(
+        "nfe",
+        "Evaluations of the network per image",
+        "count",
+        "lower",
+        short="Network evaluations",
+    ),
+    Measure(
+        "images_per_second",
+        "Images generated per second",
+        "rate",
+        "higher",
+        short="Images per second",
+    ),
     Measure("parameters", "Parameters of the generator", "count", of_model=True),
     Measure(
         "gmacs",
@@ -206,6 +228,7 @@ def _in_further(measure: Measure, network: str) -> Measure:
         name=f"{measure.name}_{network}",
         label=f"{plain} ({NETWORKS[network]})",
         networks=(network,),
+        short="",
         further=True,
     )
 

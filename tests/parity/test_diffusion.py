@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from epg.config.sampling import SamplingConfig
+from epg.data.augment import to_float, to_uint8, valid_range
 from epg.diffusion.denoisers import add_noise, denoise_consistently, denoise_directly
 from epg.diffusion.plan import Visit, evaluations, is_guided, sampling_steps, sigma_levels
 from epg.diffusion.preconditioning import c_in, c_noise, c_out, c_skip
@@ -285,3 +286,22 @@ def test_estimates_are_clamped_per_channel() -> None:
     denoiser = CountingDenoiser(lambda x, _s, _y: x, torch.tensor([0]), 1, sampling(), (low, high))
     out = denoiser(torch.tensor([-5.0, 5.0]).reshape(1, 2, 1, 1), Visit(1.0, guided=False))
     torch.testing.assert_close(out.flatten(), torch.tensor([-0.1, 0.2]))
+
+
+def test_black_and_white_survive_the_clamp_and_white_would_not_survive_one_to_one() -> None:
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    pixels = torch.tensor([0, 255], dtype=torch.uint8).reshape(2, 1, 1, 1).expand(2, 4, 4, 3)
+    images = to_float(pixels, mean, std)
+    level = Visit(1.0, guided=False)
+
+    def clamped(clamp: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        beyond = CountingDenoiser(
+            lambda x, _s, _y: 1.5 * x, torch.tensor([0, 1]), 2, sampling(), clamp
+        )
+        return to_uint8(beyond(images, level), mean, std)
+
+    assert torch.equal(clamped(valid_range(mean, std)), pixels)
+    ones = torch.ones(3)
+    black, white = clamped((-ones, ones))
+    assert white[0, 0].tolist() == [240, 231, 218]  # 255 times (0.943, 0.904, 0.856)
+    assert black[0, 0].tolist() == [7, 2, 0]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from epg.config.loading import load_recipe
+from epg.diffusion.denoisers import denoise_consistently
+from epg.diffusion.preconditioning import c_skip, per_image
 from epg.diffusion.seeds import SampleNoise
 from epg.model.decoder import DecoderBlock
 from epg.model.encoder import Encoder
@@ -16,10 +20,15 @@ from epg.model.flops import (
     encoder_parameters,
     generator_cost,
     generator_parameters,
+    linear,
+    projector_cost,
+    projector_parameters,
+    transformer_block,
 )
 from epg.model.generator import Generator, unpatchify
 from epg.model.layers import Block, time_token
 from epg.model.projector import Projector
+from epg.stages.count_gflops import costs
 
 
 def encoder_of(
@@ -45,61 +54,145 @@ def generator_of(encoder: dict[str, Any], dim: int, heads: int) -> dict[str, Any
     }
 
 
+@dataclass(frozen=True)
+class Size:
+    """One of the published sizes; GMACs as docs/method.md prints them, in section 7."""
+
+    arguments: dict[str, Any]
+    parameters: int
+    paper: str  # linear layers, and 5 per LayerNorm element
+    products: str  # linear layers alone
+    full: str  # linear layers and attention products
+    attention: str
+
+
 LARGE = {"depth": 16, "dim": 1024, "heads": 16}
-# name -> (arguments, parameters, GMACs without attention, GMACs); docs/method.md, section 3
+S16, B16 = generator_of(encoder_of(6), 768, 12), generator_of(encoder_of(), 768, 12)
+L16 = generator_of(encoder_of(**LARGE), 1024, 16)
+L32 = generator_of(encoder_of(**LARGE, patch=32, size=512), 1024, 16)
+XL16 = generator_of(encoder_of(), 1584, 22)
+XXL16 = generator_of(encoder_of(), 1920, 16)
+G16 = generator_of(encoder_of(), 2688, 21)
 SIZES = {
-    "S/16": (generator_of(encoder_of(6), 768, 12), 115_531_776, None, 25.29),
-    "B/16": (generator_of(encoder_of(), 768, 12), 228_911_616, None, 50.28),
-    "L/16": (generator_of(encoder_of(**LARGE), 1024, 16), 540_215_040, 113.05, 117.41),
-    "XL/16": (generator_of(encoder_of(), 1584, 22), 582_986_064, 127.53, 131.29),
-    "XXL/16": (generator_of(encoder_of(), 1920, 16), 788_921_472, 175.87, 180.16),
-    "G/16": (generator_of(encoder_of(), 2688, 21), 1_391_899_008, 320.47, 325.99),
-    "L/32 at 512": (
-        generator_of(encoder_of(**LARGE, patch=32, size=512), 1024, 16),
-        544_935_936,
-        114.26,
-        118.62,
-    ),
+    "S/16": Size(S16, 115_531_776, "24.1", "24.06", "25.29", "1.23"),
+    "B/16": Size(B16, 228_911_616, "47.9", "47.82", "50.28", "2.45"),
+    "L/16": Size(L16, 540_215_040, "113.153", "113.045", "117.41", "4.36"),
+    "XL/16": Size(XL16, 582_986_064, "127.628", "127.528", "131.29", "3.76"),
+    "XXL/16": Size(XXL16, 788_921_472, "175.980", "175.864", "180.16", "4.29"),
+    "G/16": Size(G16, 1_391_899_008, "320.624", "320.471", "325.99", "5.52"),
+    "L/32 at 512": Size(L32, 544_935_936, "114.361", "114.253", "118.62", "4.36"),
 }
+
+
+def printed_like(value: float, printed: str) -> str:
+    return f"{value:.{len(printed.partition('.')[2])}f}"
 
 
 @pytest.mark.parametrize("name", SIZES)
 def test_published_sizes(name: str) -> None:
-    arguments, parameters, without_attention, gmacs = SIZES[name]
+    size = SIZES[name]
     with torch.device("meta"):
-        generator = Generator(**arguments)
-    assert sum(p.numel() for p in generator.parameters()) == parameters
-    assert generator_parameters(arguments) == parameters
-    cost = generator_cost(arguments)
-    assert cost.gmacs == pytest.approx(gmacs, abs=0.01)
-    if without_attention is not None:
-        # The paper adds 5 operations per LayerNorm element; we count products only.
-        assert cost.gmacs_without_attention == pytest.approx(without_attention, abs=0.02)
+        generator = Generator(**size.arguments)
+    assert sum(p.numel() for p in generator.parameters()) == size.parameters
+    assert generator_parameters(size.arguments) == size.parameters
+    cost = generator_cost(size.arguments)
+    for value, printed in (
+        (cost.gmacs_paper, size.paper),
+        (cost.gmacs_without_attention, size.products),
+        (cost.gmacs, size.full),
+        (cost.attention_macs / 1e9, size.attention),
+    ):
+        assert printed_like(value, printed) == printed
+    assert cost.gflops == 2 * cost.gmacs
+
+
+@pytest.mark.parametrize(("size", "gmacs"), [(256, 118.621), (512, 524.54)])
+def test_the_same_parts_count_dit_xl_2_as_published(size: int, gmacs: float) -> None:
+    width, depth, latents = 1152, 28, 4
+    tokens, pixels = (size // 8 // 2) ** 2, latents * 2**2
+    block = transformer_block(tokens, width, 4.0) + linear(1, width, 6 * width)
+    cost = (
+        linear(tokens, pixels, width)  # patches of the latent image
+        + linear(1, 256, width)  # time
+        + linear(1, width, width)
+        + block * depth
+        + linear(1, width, 2 * width)  # modulation of the head
+        + linear(tokens, width, 2 * pixels)  # mean and variance
+    )
+    assert cost.gmacs == pytest.approx(gmacs, abs=0.005)
+
+
+def test_base_at_224_costs_what_it_should() -> None:
+    assert generator_cost(generator_of(encoder_of(size=224), 768, 12)).gmacs == pytest.approx(
+        38.16, abs=0.005
+    )
+
+
+def test_sampling_50_000_images_with_xl() -> None:
+    recipe = load_recipe(
+        "smoke",
+        {
+            "data.image_size": 256,
+            "data.channels": 3,
+            "data.num_classes": 1000,
+            "model.patch_size": 16,
+            "model.embed_dim": 768,
+            "model.depth": 12,
+            "model.num_heads": 12,
+            "model.decoder_embed_dim": 1584,
+            "model.decoder_num_heads": 22,
+            "diffusion.sigma_min": 0.002,
+            "diffusion.sigma_shift": None,
+            "denoising.sampling_steps": 32,
+            "denoising.guidance_scale": 2.5,
+        },
+    )
+    found = costs(recipe)
+    assert found["nfe_denoising"] == 75
+    assert found["nfe_consistency"] == 1
+    assert found["gmacs"] == pytest.approx(131.285, abs=6e-4)
+    assert found["gmacs_paper"] == pytest.approx(127.628, abs=6e-4)
+    assert found["tmacs_per_image_denoising"] == pytest.approx(9.85, abs=0.005)
+    assert found["gmacs_paper"] * 75 / 1e3 == pytest.approx(9.57, abs=0.005)  # printed: 9.6
+    exaflop = found["gflops"] * 1e9 * found["nfe_denoising"] * 50_000 / 1e18
+    assert exaflop == pytest.approx(0.985, abs=5e-4)
 
 
 @pytest.mark.parametrize(
-    ("depth", "dim", "heads", "parameters"),
-    [(6, 768, 12, 43_304_448), (12, 768, 12, 85_817_856), (16, 1024, 16, 202_545_152)],
+    ("depth", "dim", "heads", "parameters", "printed"),
+    [
+        (6, 768, 12, 43_304_448, 64),
+        (12, 768, 12, 85_817_856, 107),
+        (16, 1024, 16, 202_545_152, 225),
+    ],
 )
-def test_published_encoders(depth: int, dim: int, heads: int, parameters: int) -> None:
+def test_published_encoders(
+    depth: int, dim: int, heads: int, parameters: int, printed: int
+) -> None:
     arguments = encoder_of(depth, dim, heads)
+    projector_arguments = {"embed_dim": dim, "hidden_dim": 4096, "output_dim": 256}
     with torch.device("meta"):
-        encoder = Encoder(**arguments)
-        projector = Projector(dim, 4096, 256)
+        encoder, projector = Encoder(**arguments), Projector(**projector_arguments)
     assert sum(p.numel() for p in encoder.parameters()) == parameters
     assert encoder_parameters(arguments) == parameters
-    printed = {43_304_448: 64, 85_817_856: 107, 202_545_152: 225}[parameters]
-    total = parameters + sum(p.numel() for p in projector.parameters())
-    assert round(total / 1e6) == printed
+    expected = 4096 * (dim + 4096 + 256) + 4 * 4096
+    assert sum(p.numel() for p in projector.parameters()) == expected
+    assert projector_parameters(projector_arguments) == expected
+    assert round((parameters + expected) / 1e6) == printed
 
 
 def test_base_encoder_costs_what_the_paper_says() -> None:
-    assert encoder_cost(encoder_of()).gmacs == pytest.approx(23.29, abs=0.01)
+    cost = encoder_cost(encoder_of())
+    assert cost.gmacs == pytest.approx(23.29, abs=0.005)
+    patches = linear(256, 3 * 16**2, 768).gmacs
+    assert cost.gmacs - patches == pytest.approx(23.14, abs=0.005)
+    projector = {"embed_dim": 768, "hidden_dim": 4096, "output_dim": 256}
+    assert projector_cost(projector).gmacs == pytest.approx(0.021, abs=5e-4)
 
 
 @pytest.mark.parametrize("name", ["B/16", "XL/16"])
 def test_closed_form_equals_a_count_on_the_meta_device(name: str) -> None:
-    arguments = SIZES[name][0]
+    arguments = SIZES[name].arguments
     with torch.device("meta"):
         generator = Generator(**arguments).eval()
         inputs = torch.empty(1, 3, 256, 256), torch.empty(1), torch.zeros(1, dtype=torch.int64)
@@ -157,14 +250,25 @@ def test_fresh_generator_predicts_zero() -> None:
     assert torch.equal(out, torch.zeros(2, 1, 8, 8))
 
 
-def test_fresh_decoder_block_is_its_merge_alone() -> None:
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_every_fresh_decoder_block_is_its_merge_alone(index: int) -> None:
     torch.manual_seed(0)
-    generator = tiny_generator()
-    block = generator.decoder.blocks[0]
+    generator = Generator({**TINY, "depth": 3}, 10, 24, 2)
+    block = generator.decoder.blocks[index]
     assert isinstance(block, DecoderBlock)
     x, skip = torch.randn(2, 5, 24), torch.randn(2, 5, 16)
     expected = block.merge_norm(block.merge(torch.cat([x, skip], dim=-1)))
     torch.testing.assert_close(block(x, skip, torch.randn(2, 16), None), expected)
+
+
+def test_fresh_consistency_model_is_its_skip() -> None:
+    torch.manual_seed(0)
+    generator, floor = tiny_generator(), 0.008
+    x, labels = torch.randn(3, 1, 8, 8), torch.tensor([1, 2, 10])
+    level = torch.tensor([floor, 1.0, 320.0], dtype=torch.float64)
+    out = denoise_consistently(generator, x, level, labels, 0.5, floor)
+    assert torch.equal(out, per_image(c_skip(level, floor, 0.5)) * x)
+    assert torch.equal(out[0], x[0])
 
 
 def test_token_order_is_cls_time_patches() -> None:

@@ -7,7 +7,9 @@ import math
 import pytest
 import torch
 
+from epg.diffusion.denoisers import denoise_consistently
 from epg.diffusion.schedule import sigma_grid
+from epg.objectives.collapse import feature_deviation, is_collapsed
 from epg.objectives.consistency import consistency_loss, pair_level, pair_weight, pseudo_huber
 from epg.objectives.contrastive import info_nce
 from epg.objectives.denoising import denoising_loss, level_weights
@@ -39,24 +41,83 @@ def test_contrastive_loss_does_not_depend_on_the_scale_of_features() -> None:
     torch.testing.assert_close(info_nce(q, k, 0.2), info_nce(3 * q, 7 * k, 0.2))
 
 
-def test_contrastive_loss_is_the_same_under_any_split_over_ranks() -> None:
-    q, k = torch.randn(12, 6), torch.randn(12, 6)
-    whole = info_nce(q, k, 0.2)
-    normalised = torch.nn.functional.normalize(k, dim=1)
-    for ranks in (2, 3, 4):
-        parts = [
-            info_nce(qr, kr, 0.2, gather=lambda _local: normalised, rank=rank)
-            for rank, (qr, kr) in enumerate(zip(q.chunk(ranks), k.chunk(ranks), strict=True))
-        ]
-        torch.testing.assert_close(torch.stack(parts).mean(), whole)
+class Ranks:
+    """Keys of all ranks, gathered in rank order: a first round collects, a second one hands out."""
+
+    def __init__(self) -> None:
+        self.keys: list[torch.Tensor] = []
+
+    def collect(self, local: torch.Tensor) -> torch.Tensor:
+        self.keys.append(local)
+        return local
+
+    def hand_out(self, local: torch.Tensor) -> torch.Tensor:
+        assert any(torch.equal(local, keys) for keys in self.keys)
+        return torch.cat(self.keys)
 
 
-def test_keys_receive_no_gradient() -> None:
-    q, k = torch.randn(4, 3, requires_grad=True), torch.randn(4, 3, requires_grad=True)
-    info_nce(q, k, 0.2).backward()
-    assert q.grad is not None
-    assert q.grad.abs().sum() > 0
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 6, 12])
+def test_loss_and_gradient_are_the_same_under_any_split_over_ranks(ranks: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k = torch.randn(2, 12, 6, generator=generator)
+
+    def whole() -> tuple[torch.Tensor, torch.Tensor]:
+        query = q.clone().requires_grad_()
+        loss = info_nce(query, k, 0.2)
+        return loss.detach(), torch.autograd.grad(loss, query)[0]
+
+    world, queries, losses = Ranks(), [], []
+    for part in k.chunk(ranks):
+        info_nce(part, part, 0.2, gather=world.collect)
+    for rank, (q_part, k_part) in enumerate(zip(q.chunk(ranks), k.chunk(ranks), strict=True)):
+        queries.append(q_part.clone().requires_grad_())
+        losses.append(info_nce(queries[-1], k_part, 0.2, gather=world.hand_out, rank=rank))
+    loss = torch.stack(losses).mean()  # what averaging gradients over ranks minimises
+    gradient = torch.cat(torch.autograd.grad(loss, queries))
+    expected_loss, expected_gradient = whole()
+    torch.testing.assert_close(loss.detach(), expected_loss)
+    torch.testing.assert_close(gradient, expected_gradient)
+
+
+def test_gradient_goes_to_queries_alone_and_has_its_closed_form() -> None:
+    tau = 0.2
+    q, k = torch.randn(5, 3, requires_grad=True), torch.randn(5, 3, requires_grad=True)
+    info_nce(q, k, tau).backward()
     assert k.grad is None
+    with torch.no_grad():
+        q_hat, k_hat = (torch.nn.functional.normalize(x, dim=1) for x in (q, k))
+        p = torch.softmax(q_hat @ k_hat.T / tau, dim=1)
+        along = (p - torch.eye(5)) @ k_hat / (tau * 5)
+        across = along - q_hat * (q_hat * along).sum(1, keepdim=True)  # |q| does not matter
+        torch.testing.assert_close(q.grad, across / q.norm(dim=1, keepdim=True))
+    assert q.grad.abs().sum() > 0
+
+
+def test_both_signs_of_a_collapse_come_together() -> None:
+    batch, width = 256, 64
+    generator = torch.Generator().manual_seed(0)
+    spread = torch.randn(batch, width, generator=generator)
+    same = torch.ones(batch, width) + 1e-5 * spread
+    for features, deviation, collapsed in ((spread, 1.0, False), (same, 0.0, True)):
+        loss = float(info_nce(features, features, 0.2))
+        found = float(feature_deviation(features))
+        assert found == pytest.approx(deviation, abs=0.02)
+        assert is_collapsed(loss, batch, found) is collapsed
+    # At ln B with spread features (queries that know nothing of their keys at a high temperature),
+    # or with a low loss: no collapse.
+    other = torch.randn(batch, width, generator=generator)
+    assert float(info_nce(spread, other, 100.0)) == pytest.approx(math.log(batch), abs=1e-3)
+    assert not is_collapsed(math.log(batch), batch, float(feature_deviation(spread)))
+    assert not is_collapsed(2.0, batch, 0.0)
+
+
+def test_feature_deviation_does_not_depend_on_scale_and_takes_no_gradient() -> None:
+    features = torch.randn(32, 8, requires_grad=True)
+    found = feature_deviation(features)
+    assert not found.requires_grad
+    torch.testing.assert_close(feature_deviation(7 * features), found)
+    axes = torch.eye(4).repeat(3, 1)  # each of 4 directions three times: a closed form
+    assert float(feature_deviation(axes)) == pytest.approx(2 * math.sqrt(1 / 4 - 1 / 16))
 
 
 @pytest.mark.parametrize(
@@ -115,6 +176,63 @@ def test_pairs_are_ordered_and_the_clamp_has_no_weight() -> None:
     weight = pair_weight(floor, pair_level(floor, 1, 2.0, 0.002), 4.0)
     assert float(weight) == 0.0
     assert float(pair_weight(doubles(2.0), doubles(1.5), 4.0)) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("stage", range(1, 8))
+def test_pair_loss_is_finite_from_end_to_end(stage: int) -> None:
+    low, high, shift = 0.002, 80.0, 4.0
+    t = doubles(low, math.nextafter(low, 1.0), 0.0021, 0.05, 1.0, 10.0, high)
+    r = pair_level(t, stage, 2.0, low)
+    assert float(r[0]) == low  # the clamp: both ends of the pair are one level
+    assert (r[1:] < t[1:]).all()
+    assert (r >= low).all()
+    weight = pair_weight(t, r, shift)
+    assert torch.isfinite(weight).all()
+    assert float(weight[0]) == 0.0
+    assert (weight[1:] > 0).all()
+    gain = torch.ones(1, requires_grad=True)
+    images, noise = torch.randn(2, len(t), 3, 4, 4)
+
+    def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        return denoise_consistently(
+            lambda scaled, _c, _y: gain * scaled,
+            x,
+            sigma,
+            torch.zeros(len(x), dtype=torch.int64),
+            0.5,
+            shift * low,
+        )
+
+    for part in [slice(i, i + 1) for i in range(len(t))] + [slice(None)]:
+        loss, output = consistency_loss(
+            denoise,
+            denoise,
+            images[part],
+            noise[part],
+            shift * t[part],
+            shift * r[part],
+            weight[part],
+            0.06,
+        )
+        (gradient,) = torch.autograd.grad(loss, gain, retain_graph=True)
+        assert torch.isfinite(loss)
+        assert torch.isfinite(gradient).all()
+        assert torch.isfinite(output).all()
+        if part == slice(0, 1):
+            assert loss.item() == 0.0
+            assert gradient.item() == 0.0
+
+
+def test_denoising_loss_is_finite_at_every_level() -> None:
+    grid = sigma_grid(1280, 0.002, 80.0, 7.0)
+    weights = level_weights(grid)
+    assert torch.isfinite(weights).all()
+    assert (weights > 0).all()
+    images, noise = torch.randn(2, len(grid), 1, 2, 2)
+    loss = denoising_loss(lambda x, _s: 0 * x, images, noise, 4.0 * grid, weights)
+    assert torch.isfinite(loss)
+    expected = (weights * images.double().square().flatten(1).mean(1)).mean()
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=0)
 
 
 def test_pseudo_huber_and_its_gradient() -> None:
@@ -182,9 +300,11 @@ def test_pretraining_terms_use_the_specified_pairs() -> None:
     online, target = features(net), features(ema)
     v1, v2 = noisy(inputs.view1, 0.01), noisy(inputs.view2, 0.01)
     expected = info_nce(online(*v1), target(*v2), 0.2) + info_nce(online(*v2), target(*v1), 0.2)
-    torch.testing.assert_close(terms["contrastive"], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(terms.contrastive, expected, rtol=1e-4, atol=1e-5)
     pair = info_nce(online(*noisy(inputs.clean, 0.5)), online(*noisy(inputs.clean, 0.3)), 0.1)
-    torch.testing.assert_close(terms["consistency"], pair, rtol=1e-4, atol=1e-5)
-    sum(terms.values()).backward()
+    torch.testing.assert_close(terms.consistency, pair, rtol=1e-4, atol=1e-5)
+    z = online(*noisy(inputs.clean, 0.5))
+    torch.testing.assert_close(terms.feature_deviation, feature_deviation(z))
+    (terms.contrastive + terms.consistency).backward()
     assert net.weight.grad is not None
     assert ema.weight.grad is None

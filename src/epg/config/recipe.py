@@ -59,7 +59,7 @@ class DataConfig(Section):
 
 
 class DiffusionConfig(Section):
-    """Noise levels shared by all stages (EPG, section 1 of docs/method.md)."""
+    """Noise levels shared by all stages (docs/method.md, section 1.2)."""
 
     sigma_data: PositiveFloat = 0.5
     sigma_min: PositiveFloat = 0.002
@@ -148,7 +148,7 @@ class OptimizerConfig(Section):
 
 
 class PretrainConfig(OptimizerConfig):
-    """Stage 1: representation consistency (EPG, section 3.1)."""
+    """Stage 1: representation consistency (docs/method.md, section 2)."""
 
     num_scales_start: Positive = 20
     num_scales_end: Positive = 1280
@@ -224,14 +224,24 @@ class SvcConfig(Section):
 class EvaluateConfig(Section):
     """How generated images are judged."""
 
-    features: Literal["classifier", "inception"] = Field(
-        description="classifier: a small network trained on the training split; inception: FID"
+    networks: list[Literal["classifier", "inception"]] = Field(
+        min_length=1,
+        description="a list such as [classifier] of networks in whose features images are "
+        "compared; classifier: a small one trained on the training split; inception: FID",
     )
     num_samples: Positive = 50_000
     batch_size: Positive = 256
     neighbours: Positive = Field(3, description="k of improved precision and recall")
     classifier_epochs: Positive = 20
     svc: SvcConfig | None = None
+
+    @model_validator(mode="after")
+    def _once_each(self) -> EvaluateConfig:
+        if len(set(self.networks)) < len(self.networks):
+            raise ValueError(
+                f"evaluate.networks is [{', '.join(self.networks)}]: name each network once"
+            )
+        return self
 
 
 class GateConfig(Section):

@@ -49,7 +49,9 @@ def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
     """Turn the hue by `shift` (−0.5 … 0.5 of the full circle); 0 changes nothing, exactly.
 
     In HSV a channel is `value − chroma · clamp(min(k, 4 − k), 0, 1)` with
-    `k = (n + 6·hue) mod 6` and n = 5, 3, 1 for red, green, blue (Smith 1978).
+    `k = (n + 6·hue) mod 6` and n = 5, 3, 1 for red, green, blue.
+
+    Source: docs/method.md, 2.5; Smith 1978.
     """
     if images.shape[-3] == 1:
         return images

@@ -19,7 +19,10 @@ Network = Callable[[Tensor, Tensor, Tensor], Tensor]
 def denoise_directly(
     network: Network, x: Tensor, sigma: Tensor, labels: Tensor, sigma_data: float
 ) -> Tensor:
-    """D = F: the network predicts the clean image. Source: EPG, section 4 of docs/method.md."""
+    """D = F: the network predicts the clean image.
+
+    Source: docs/method.md, 4.1.
+    """
     scaled = per_image(c_in(sigma, sigma_data)) * x
     return network(scaled, c_noise(sigma), labels)
 
@@ -34,7 +37,7 @@ def denoise_consistently(
 ) -> Tensor:
     """D = c_skip x + c_out F, which is x itself at `sigma_floor`.
 
-    Source: EPG, section 5 of docs/method.md.
+    Source: docs/method.md, 5.1.
     """
     scaled = per_image(c_in(sigma, sigma_data)) * x
     output = network(scaled, c_noise(sigma), labels)
@@ -44,5 +47,8 @@ def denoise_consistently(
 
 
 def add_noise(images: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-    """Return x_S = x_0 + S * noise. Source: EPG, section 1 of docs/method.md."""
+    """Return x_S = x_0 + S * noise.
+
+    Source: docs/method.md, 1.3.
+    """
     return torch.addcmul(images, per_image(sigma), noise)

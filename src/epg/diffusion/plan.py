@@ -42,7 +42,7 @@ def sigma_levels(count: int, sigma_min: float, sigma_max: float, rho: float) -> 
 
     sigma_i = (sigma_max^(1/rho) + i / (count - 1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho
 
-    Source: EPG, section 1 of docs/method.md.
+    Source: docs/method.md, 1.2; Karras et al. 2022, eq. 5.
     """
     high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     inner = ((high + i / (count - 1) * (low - high)) ** rho for i in range(1, count - 1))
@@ -52,7 +52,7 @@ def sigma_levels(count: int, sigma_min: float, sigma_max: float, rho: float) -> 
 def is_guided(sigma: float, sampling: SamplingConfig) -> bool:
     """Tell, in double precision and unshifted, whether a level is guided: low < sigma <= high.
 
-    Source: EPG, section 6 of docs/method.md.
+    Source: docs/method.md, 6.2; Kynkäänniemi et al. 2024.
     """
     low, high = sampling.guidance_interval
     return sampling.guidance_scale != 1.0 and low < sigma <= high
@@ -64,7 +64,7 @@ def sampling_steps(sampling: SamplingConfig) -> list[Step]:
     Heun's method visits the end of each interval twice, as a corrector and as the next start; a
     consistency model jumps to 0 from each of its levels.
 
-    Source: EPG, section 6 of docs/method.md.
+    Source: docs/method.md, 6.3.
     """
     if sampling.objective == "consistency":
         levels = (sampling.sigma_max, *sampling.revisited)
@@ -82,6 +82,6 @@ def sampling_steps(sampling: SamplingConfig) -> list[Step]:
 def evaluations(steps: Sequence[Step]) -> int:
     """Return the evaluations of the network per image (NFE) that these steps take.
 
-    Source: EPG, section 6 of docs/method.md.
+    Source: docs/method.md, 6.3.
     """
     return sum(step.start.nfe + (step.end.nfe if step.end else 0) for step in steps)

@@ -7,19 +7,25 @@ from torch import Tensor
 
 
 def c_in(sigma: Tensor, sigma_data: float) -> Tensor:
-    """Scale that brings a noisy image to unit variance. Source: Karras et al. 2022, table 1."""
+    """Scale that brings a noisy image to unit variance.
+
+    Source: docs/method.md, 1.4; Karras et al. 2022, table 1.
+    """
     return 1.0 / (sigma.square() + sigma_data**2).sqrt()
 
 
 def c_noise(sigma: Tensor) -> Tensor:
-    """Return 250 ln S, the argument of the time token. Source: EPG, section 1."""
+    """Return 250 ln S, the argument of the time token.
+
+    Source: docs/method.md, 1.4.
+    """
     return 250.0 * torch.log(sigma)
 
 
 def c_skip(sigma: Tensor, sigma_floor: float, sigma_data: float) -> Tensor:
     """Share of the input in a consistency model's output; 1 at the floor S0.
 
-    Source: EPG, section 5 of docs/method.md (boundary form).
+    Source: docs/method.md, 5.1.
     """
     return sigma_data**2 / ((sigma - sigma_floor).square() + sigma_data**2)
 
@@ -27,7 +33,7 @@ def c_skip(sigma: Tensor, sigma_floor: float, sigma_data: float) -> Tensor:
 def c_out(sigma: Tensor, sigma_floor: float, sigma_data: float) -> Tensor:
     """Share of the network in a consistency model's output; 0 at the floor S0.
 
-    Source: EPG, section 5 of docs/method.md (boundary form).
+    Source: docs/method.md, 5.1.
     """
     return (sigma - sigma_floor) * sigma_data / (sigma.square() + sigma_data**2).sqrt()
 

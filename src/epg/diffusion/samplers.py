@@ -20,7 +20,10 @@ Watcher = Callable[[Tensor, int], None]
 
 
 class CountingDenoiser:
-    """Evaluates a denoiser at one level for a whole batch, with or without guidance."""
+    """Evaluates a denoiser at one level for a whole batch, with or without guidance.
+
+    Source: docs/method.md, 6.2; Ho and Salimans 2022.
+    """
 
     def __init__(
         self,
@@ -81,7 +84,7 @@ def heun(
     Returns:
         The images [N, C, H, W] and the number of evaluations per image.
 
-    Source: Karras et al. 2022, algorithm 2 (deterministic); EPG, section 6 of docs/method.md.
+    Source: docs/method.md, 6.1; Karras et al. 2022, algorithm 2.
     """
     shift = sampling.sigma_shift
     x = shift * sampling.sigma_max * noise
@@ -116,7 +119,7 @@ def consistency(
     Returns:
         The images [N, C, H, W] and the number of evaluations per image.
 
-    Source: EPG, section 5 of docs/method.md (sampling).
+    Source: docs/method.md, 6.4; Song et al. 2023, algorithm 1.
     """
     images: Tensor | None = None
     for index, step in enumerate(sampling_steps(sampling)):

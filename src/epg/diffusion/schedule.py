@@ -13,7 +13,7 @@ from epg.diffusion.plan import sigma_levels
 def sigma_grid(num_scales: int, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
     """Return `num_scales` levels from `sigma_max` down to `sigma_min`, float64.
 
-    Source: Karras et al. 2022, eq. 5; EPG, section 1 of docs/method.md.
+    Source: docs/method.md, 1.2; Karras et al. 2022, eq. 5.
     """
     return torch.tensor(sigma_levels(num_scales, sigma_min, sigma_max, rho), dtype=torch.float64)
 
@@ -21,19 +21,25 @@ def sigma_grid(num_scales: int, sigma_min: float, sigma_max: float, rho: float) 
 def num_scales_at(step: int, total_steps: int, start: int, end: int) -> int:
     """Return N(k), the number of levels at a step of pre-training; it doubles in stages.
 
-    Source: EPG, section 2.3 of docs/method.md.
+    Source: docs/method.md, 2.3.
     """
     period = math.ceil(total_steps / math.log2(math.ceil(end / start) + 1))
     return min(start * 2 ** math.ceil(step / period), end) + 1
 
 
 def log_normal_sigmas(normal: Tensor, mean: float, std: float) -> Tensor:
-    """Return levels with ln(sigma) ~ N(mean, std^2) for standard normal numbers, float64 [N]."""
+    """Return levels with ln(sigma) ~ N(mean, std^2) for standard normal numbers, float64 [N].
+
+    Source: docs/method.md, 4.2.
+    """
     return torch.exp(mean + std * normal)
 
 
 def nearest_levels(sigmas: Tensor, grid: Tensor) -> Tensor:
-    """Return for each sigma [N] the index of the nearest level of a descending grid [M]."""
+    """Return for each sigma [N] the index of the nearest level of a descending grid [M].
+
+    Source: docs/method.md, 4.2.
+    """
     ascending = grid.flip(0)
     right = torch.searchsorted(ascending, sigmas).clamp(1, len(grid) - 1)
     left = right - 1

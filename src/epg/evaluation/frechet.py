@@ -111,7 +111,7 @@ def frechet_distance(first: Moments, second: Moments) -> float:
 
     d² = |μ₁ - μ₂|² + tr Σ₁ + tr Σ₂ - 2·tr (Σ₁Σ₂)^½. Not finite when the moments are not.
 
-    Heusel et al. 2017, eq. 6 (Dowson and Landau 1982).
+    Source: docs/method.md, 8.1; Heusel et al. 2017, eq. 6; Dowson and Landau 1982.
     """
     if first.mean.shape != second.mean.shape:
         raise ValueError(f"features of {len(first.mean)} and of {len(second.mean)} columns")
@@ -158,7 +158,7 @@ def inception_score(logits: NDArray[Any] | Tensor, split_size: int = 5000) -> fl
     1 when every image looks the same to the network, K for sharp predictions of K balanced
     classes. Logits are [N, K], without the layer's bias for comparison with published figures.
 
-    Salimans et al. 2016, section 4; splits as in Dhariwal and Nichol 2021.
+    Source: docs/method.md, 8.2; Salimans et al. 2016, section 4; Dhariwal and Nichol 2021.
     """
     scores = []
     for part in torch.as_tensor(logits).double().split(split_size):

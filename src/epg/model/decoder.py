@@ -22,7 +22,7 @@ DropoutDraws = Callable[[int, torch.Size], Tensor]
 class DecoderBlock(nn.Module):
     """Merge with a skip, then a transformer block modulated by the condition.
 
-    Source: EPG, section 3 of docs/method.md, items 3 and 4.
+    Source: docs/method.md, 3.
     """
 
     def __init__(

@@ -27,7 +27,7 @@ class EncoderOutput(NamedTuple):
 class Encoder(nn.Module):
     """Vision transformer on scaled noisy pixels and their noise level.
 
-    Source: EPG, section 2.1 of docs/method.md.
+    Source: docs/method.md, 2.1.
     """
 
     def __init__(

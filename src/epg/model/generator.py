@@ -22,7 +22,7 @@ def unpatchify(patches: Tensor, patch_size: int, channels: int) -> Tensor:
 class Generator(nn.Module):
     """F(c_in * x, c_noise, y): pixels in, pixels out; zero when freshly made.
 
-    Source: EPG, section 3 of docs/method.md.
+    Source: docs/method.md, 3.
     """
 
     def __init__(

@@ -51,7 +51,10 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-LN transformer block: attention, then MLP, each added to its input."""
+    """Pre-LN transformer block: attention, then MLP, each added to its input.
+
+    Source: docs/method.md, 2.1.
+    """
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float) -> None:
         """Build one block of width `dim`."""
@@ -71,7 +74,8 @@ def time_token(c_noise: Tensor, dim: int) -> Tensor:
     """Sinusoid of `c_noise` [N] as [N, dim], cosines first; float32, used without an MLP.
 
     Frequencies are 10000^(-j / (dim/2)), j = 0 ... dim/2 - 1.
-    Source: EPG, section 1 of docs/method.md.
+
+    Source: docs/method.md, 1.4.
     """
     half = dim // 2
     exponents = torch.arange(half, dtype=torch.float64, device=c_noise.device) / half

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 class Projector(nn.Module):
     """Linear-BN-ReLU twice, then Linear; no biases, no final BatchNorm.
 
-    Source: EPG, section 2.1 of docs/method.md.
+    Source: docs/method.md, 2.1.
     """
 
     def __init__(self, embed_dim: int, hidden_dim: int, output_dim: int) -> None:

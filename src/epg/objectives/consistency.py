@@ -18,7 +18,7 @@ def pair_level(t: Tensor, stage: int, base: float, sigma_min: float) -> Tensor:
 
     The ratio r/t tends to 1 as the stage grows: easy consistency first, fine consistency last.
 
-    Source: Geng et al. 2024 (ECT), with a clamp at sigma_min; EPG, section 5 of docs/method.md.
+    Source: docs/method.md, 5.2; Geng et al. 2024.
     """
     ratio = 1.0 - base ** (-stage) * (1.0 + 8.0 * torch.sigmoid(-t))
     return (t * ratio).clamp_min(sigma_min)
@@ -27,7 +27,7 @@ def pair_level(t: Tensor, stage: int, base: float, sigma_min: float) -> Tensor:
 def pair_weight(t: Tensor, r: Tensor, sigma_shift: float) -> Tensor:
     """Return 1 / (s t - s r), and 0 where the clamp made both equal; [N].
 
-    Source: EPG, section 5 of docs/method.md.
+    Source: docs/method.md, 5.2.
     """
     gap = sigma_shift * (t - r)
     return torch.where(gap > 0, 1.0 / gap.clamp_min(1e-30), torch.zeros_like(gap))
@@ -36,7 +36,7 @@ def pair_weight(t: Tensor, r: Tensor, sigma_shift: float) -> Tensor:
 def pseudo_huber(difference: Tensor, c: float) -> Tensor:
     """Return |d|^2 / sqrt(sg|d|^2 + c^2) per image, [N]; the norm runs over all pixels.
 
-    Source: EPG, section 5 of docs/method.md.
+    Source: docs/method.md, 5.3.
     """
     squared = difference.float().square().flatten(1).sum(1)
     return squared / (squared.detach() + c**2).sqrt()
@@ -64,7 +64,7 @@ def consistency_loss(
         weight: [N].
         huber_c: c of the pseudo-Huber loss.
 
-    Source: EPG, section 5 of docs/method.md.
+    Source: docs/method.md, 5.3.
     """
     with torch.no_grad():
         target = denoise_target(add_noise(images, noise, r), r)

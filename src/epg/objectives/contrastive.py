@@ -29,7 +29,7 @@ def info_nce(
         gather: collects the keys of all ranks; None on one process.
         rank: this process, which tells where its positives lie among the gathered keys.
 
-    Source: EPG, section 2.2 of docs/method.md.
+    Source: docs/method.md, 2.2.
     """
     query = F.normalize(query.float(), dim=1)
     key = F.normalize(key.detach().float(), dim=1)

@@ -18,7 +18,7 @@ def level_weights(grid: Tensor) -> Tensor:
 
     The last level has no successor and takes the weight before it.
 
-    Source: EPG, section 4 of docs/method.md.
+    Source: docs/method.md, 4.2.
     """
     weights = 1.0 / (grid[:-1] - grid[1:])
     return torch.cat([weights, weights[-1:]])
@@ -40,7 +40,7 @@ def denoising_loss(
         sigma: shifted levels [N], float64.
         weight: [N], float64.
 
-    Source: EPG, section 4 of docs/method.md.
+    Source: docs/method.md, 4.1.
     """
     denoised = denoise(add_noise(images, noise, sigma), sigma)
     squared = (denoised.float() - images).square().flatten(1).mean(1)

@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from epg.diffusion.denoisers import add_noise
 from epg.diffusion.preconditioning import c_in, c_noise, per_image
+from epg.objectives.collapse import feature_deviation
 from epg.objectives.contrastive import Gather, info_nce
 
 #: (scaled images [N, C, H, W], c_noise [N]) -> features [N, D]
@@ -33,6 +35,14 @@ class PretrainingInputs:
     sigma_cleaner: float  # shifted, the key's level
 
 
+class PretrainingTerms(NamedTuple):
+    """What one step gives; scalars. The first two are minimised, unweighted here."""
+
+    contrastive: Tensor  # both directions, summed
+    consistency: Tensor
+    feature_deviation: Tensor  # of the noisier images' features, no part of the loss; 0: collapse
+
+
 def consistency_temperature(
     sigma: float, step: int, total_steps: int, tau_low: float, tau_start: float, bounds: tuple
 ) -> float:
@@ -41,7 +51,7 @@ def consistency_temperature(
     `bounds` is (sigma_min, sigma_max), unshifted like `sigma`, the query's level. Over the first
     two thirds of training the upper end falls from `tau_start` to `tau_low`.
 
-    Source: EPG, section 2.3 of docs/method.md.
+    Source: docs/method.md, 2.3.
     """
     progress = min(step / total_steps, 2 / 3)
     tau_high = tau_start - (tau_start - tau_low) * math.sin(0.75 * math.pi * progress)
@@ -60,8 +70,8 @@ def pretraining_losses(
     temperature_consistency: float,
     gather: Gather | None = None,
     rank: int = 0,
-) -> dict[str, Tensor]:
-    """Return the terms `contrastive` (both directions, summed) and `consistency`.
+) -> PretrainingTerms:
+    """Return the terms of the loss, and the sign by which a collapse is seen.
 
     Args:
         inputs: views, clean image, noise and levels.
@@ -74,7 +84,7 @@ def pretraining_losses(
         gather: see `info_nce`.
         rank: see `info_nce`.
 
-    Source: EPG, section 2.2 of docs/method.md.
+    Source: docs/method.md, 2.2.
     """
     batch = inputs.clean.shape[0]
 
@@ -98,4 +108,4 @@ def pretraining_losses(
         project(z2), key1, temperature_contrastive, gather, rank
     )
     consistency = info_nce(z_noisier, z_cleaner, temperature_consistency, gather, rank)
-    return {"contrastive": contrastive, "consistency": consistency}
+    return PretrainingTerms(contrastive, consistency, feature_deviation(z_noisier))

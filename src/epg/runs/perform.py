@@ -25,7 +25,7 @@ from epg.runs.record import (
 from epg.runs.run import Run, save_recipe
 from epg.runs.stage import Stage
 from epg.runs.versions import versions
-from epg.telemetry.outcomes import Outcome, push_outcome
+from epg.telemetry.outcomes import StageOutcome, push_outcome
 from epg.telemetry.progress import StageReporter
 
 
@@ -92,9 +92,16 @@ def perform(
     )
     run.store.put_bytes(record_key(name), json.dumps(asdict(record), indent=1).encode())
     run.store.delete(f"failures/{name}.json")
-    seconds = record.duration_seconds
     push_outcome(
-        Outcome(name, run.recipe.name, run.name, record.metrics, seconds, finished.timestamp()),
+        StageOutcome(
+            kind=stage.tells,
+            step=name,
+            recipe=run.recipe.name,
+            run=run.name,
+            metrics=record.metrics,
+            duration_seconds=record.duration_seconds,
+            finished=finished.timestamp(),
+        ),
         warn=reporter.warning,
     )
     reporter.finished({k: v for k, v in outputs.metrics.items() if isinstance(v, int | float)})

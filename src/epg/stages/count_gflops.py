@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from epg.config.recipe import Recipe
-from epg.runs.entry import open_run, stage_entry
+from epg.runs.entry import Component
 from epg.runs.perform import perform
 from epg.runs.record import Outputs, StageRecord
 from epg.runs.run import Run
-from epg.stages.catalog import STAGES
+from epg.stages.catalog import OBJECTIVES, STAGES
 from epg.telemetry.progress import StageReporter
 
 STAGE = STAGES["count-gflops"]
@@ -18,8 +16,9 @@ STAGE = STAGES["count-gflops"]
 def costs(recipe: Recipe) -> dict[str, float | int]:
     """Return parameters, GMACs, GFLOPs and evaluations per image of a recipe's models.
 
-    One multiply-accumulate is one MAC and two FLOPs. `gmacs_without_attention` leaves out the
-    attention products, which is how the paper counts. Products per image are in TMACs.
+    One multiply-accumulate is one MAC and two FLOPs. `gmacs_without_attention` is of the linear
+    layers alone; `gmacs_paper` adds 5 per LayerNorm element, as the paper does. Products per image
+    are in TMACs.
     """
     from epg.diffusion.plan import evaluations, sampling_steps
     from epg.model.flops import (
@@ -27,20 +26,25 @@ def costs(recipe: Recipe) -> dict[str, float | int]:
         encoder_parameters,
         generator_cost,
         generator_parameters,
+        projector_cost,
+        projector_parameters,
     )
 
-    arguments = recipe.generator_arguments()
+    arguments, projector = recipe.generator_arguments(), recipe.projector_arguments()
     encoder, generator = encoder_cost(arguments["encoder"]), generator_cost(arguments)
     nfe = {
         objective: evaluations(sampling_steps(recipe.sampling(objective)))
-        for objective in ("denoising", "consistency")
+        for objective in OBJECTIVES
     }
     return {
         "parameters_encoder": encoder_parameters(arguments["encoder"]),
+        "parameters_projector": projector_parameters(projector),
         "parameters_generator": generator_parameters(arguments),
         "gmacs_encoder": encoder.gmacs,
+        "gmacs_projector": projector_cost(projector).gmacs,
         "gmacs": generator.gmacs,
         "gmacs_without_attention": generator.gmacs_without_attention,
+        "gmacs_paper": generator.gmacs_paper,
         "gflops": generator.gflops,
         **{f"nfe_{objective}": count for objective, count in nfe.items()},
         **{
@@ -61,11 +65,4 @@ def count_gflops(run: Run) -> StageRecord:
     return perform(run, STAGE, config=config, inputs={}, work=work)
 
 
-@stage_entry
-def count_gflops_component(
-    metrics: Any, recipe: str, overrides: dict[str, Any], store: str, run_name: str
-) -> None:
-    """Run the stage inside a pipeline."""
-    record = count_gflops(open_run(recipe, overrides, store, run_name))
-    for name, value in record.metrics.items():
-        metrics.log_metric(name, float(value))
+count_gflops_component = Component(count_gflops, measures="metrics")

@@ -16,7 +16,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -26,13 +26,13 @@ from torch import Tensor, nn
 from epg.config.comparison import differences
 from epg.errors import UserError
 from epg.store.base import ObjectNotFound, Store
+from epg.store.digest import file_sha256, stream_sha256
 
 FORMAT = 2
 _FOLDER = re.compile(r"^(step-(\d{9})\.[0-9a-f]{8})/")
 _MANIFEST = "manifest.json"
 _SERIES = "series.jsonl"
 _FILE_BYTES = 256 * 1024**2
-_PIECE = 1024**2
 
 #: Gives the tensors that a checkpoint is copied into, by name; called once there is a whole one.
 Places = Callable[[], dict[str, Tensor]]
@@ -117,8 +117,7 @@ class Checkpoints:
         path = self._scratch / key.replace("/", "-")
         try:
             save_file(tensors, path)
-            with path.open("rb") as file:
-                digest = _sha256(file)
+            digest = file_sha256(path)
             self._store.put_file(key, path)
         finally:
             path.unlink(missing_ok=True)
@@ -156,7 +155,7 @@ class Checkpoints:
 
     def _verify(self, key: str, digest: str) -> None:
         with self._store.open(key) as stream:
-            found = _sha256(stream)
+            found = stream_sha256(stream)
         if found != digest:
             name = key.rsplit("/", 1)[1]
             raise _DamagedError(f"{name} has SHA-256 {found[:12]}..., expected {digest[:12]}...")
@@ -171,12 +170,11 @@ class Checkpoints:
             path = self._scratch / f"{folder}-{name}"
             try:
                 self._store.get_file(f"{folder}/{name}", path)
-                with path.open("rb") as stream:
-                    if _sha256(stream) != files[name]:
-                        raise UserError(
-                            f"{self._store.uri}/{folder}/{name}: it changed while it was read: "
-                            "run the same command again"
-                        )
+                if file_sha256(path) != files[name]:
+                    raise UserError(
+                        f"{self._store.uri}/{folder}/{name}: it changed while it was read: "
+                        "run the same command again"
+                    )
                 with safe_open(path, framework="pt") as file:
                     for key in file.keys():  # noqa: SIM118 - no mapping
                         self._fill(folder, key, file.get_tensor(key), missing.pop(key, None))
@@ -239,13 +237,6 @@ class Checkpoints:
 
 class _DamagedError(Exception):
     """A digest does not match: the checkpoint before is used."""
-
-
-def _sha256(stream: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while piece := stream.read(_PIECE):
-        digest.update(piece)
-    return digest.hexdigest()
 
 
 def optimizer_tensors(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

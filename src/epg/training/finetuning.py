@@ -90,7 +90,10 @@ class _Finetuning:
 
 
 class Denoising(_Finetuning):
-    """Diffusion fine-tuning. Source: EPG, section 4 of docs/method.md."""
+    """Diffusion fine-tuning.
+
+    Source: docs/method.md, 4.1.
+    """
 
     objective = "denoising"
 
@@ -113,7 +116,10 @@ class Denoising(_Finetuning):
 
     @property
     def undecayed(self) -> frozenset[str]:
-        """Positions and CLS token. Source: EPG, section 4 of docs/method.md."""
+        """Positions and CLS token.
+
+        Source: docs/method.md, 4.3.
+        """
         return frozenset({"encoder.pos_embed", "encoder.cls_token"})
 
     def losses(self, images: Tensor, labels: Tensor, step: int) -> Losses:
@@ -142,7 +148,10 @@ class Denoising(_Finetuning):
 
 
 class Consistency(_Finetuning):
-    """Consistency fine-tuning without a teacher. Source: EPG, section 5 of docs/method.md."""
+    """Consistency fine-tuning without a teacher.
+
+    Source: docs/method.md, 5.4.
+    """
 
     objective = "consistency"
 

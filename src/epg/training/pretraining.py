@@ -25,7 +25,10 @@ from epg.training.world import World
 
 
 class Pretraining:
-    """Representation-consistency pre-training. Source: EPG, section 2 of docs/method.md."""
+    """Representation-consistency pre-training.
+
+    Source: docs/method.md, 2.2.
+    """
 
     def __init__(self, recipe: Recipe, device: torch.device, world: World | None = None) -> None:
         """Build fresh weights from the recipe's seed."""
@@ -51,7 +54,7 @@ class Pretraining:
 
     @property
     def undecayed(self) -> frozenset[str]:
-        """No parameter is spared. Source: EPG, section 2.4 of docs/method.md."""
+        """No parameter is spared."""
         return frozenset()
 
     def state(self) -> dict[str, Tensor]:
@@ -101,8 +104,8 @@ class Pretraining:
         )
         return Losses(
             {
-                "contrastive": config.contrastive_weight * terms["contrastive"],
-                "consistency": config.consistency_weight * terms["consistency"],
+                "contrastive": config.contrastive_weight * terms.contrastive,
+                "consistency": config.consistency_weight * terms.consistency,
             },
             {},
         )

@@ -11,6 +11,8 @@ def learning_rate_at(step: int, config: OptimizerConfig) -> float:
     """Return the learning rate of a step (0-based): linear warm-up, then cosine or steps.
 
     With `decay: steps`, `decay_steps` maps fractions of the training to factors.
+
+    Source: docs/method.md, 4.3.
     """
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
@@ -30,10 +32,15 @@ def ema_decay_at(step: int, decay: float, warmup: bool) -> float:
 
     With `warmup` it grows as (1 + k) / (10 + k) until it reaches `decay`, so that a short
     training does not average in its first steps for ever.
+
+    Source: docs/method.md, 4.3.
     """
     return min(decay, (1 + step) / (10 + step)) if warmup else decay
 
 
 def stage_at(step: int, steps_per_stage: int) -> int:
-    """Return the stage (1, 2, ...) of the consistency pair law at a step (0-based)."""
+    """Return the stage (1, 2, ...) of the consistency pair law at a step (0-based).
+
+    Source: docs/method.md, 5.2.
+    """
     return step // steps_per_stage + 1

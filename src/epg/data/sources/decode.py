@@ -185,7 +185,9 @@ def to_channels(image: Image.Image, channels: int, name: str) -> tuple[Image.Ima
 def centre_crop(image: Image.Image, size: int) -> Image.Image:
     """Return a `size`×`size` image: halve by BOX, BICUBIC to the shorter side, cut the centre.
 
-    This is the crop of ADM (Dhariwal and Nichol 2021), on which published figures rest.
+    This is the crop of ADM, on which published figures rest.
+
+    Source: docs/method.md, 1.5; Dhariwal and Nichol 2021.
     """
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
