@@ -15,6 +15,7 @@ from epg.diffusion.schedule import num_scales_at, sigma_grid
 from epg.diffusion.seeds import derive_seed
 from epg.model.encoder import Encoder
 from epg.model.projector import Projector
+from epg.objectives.collapse import is_collapsed
 from epg.objectives.pretraining import (
     PretrainingInputs,
     consistency_temperature,
@@ -107,7 +108,7 @@ class Pretraining:
                 "contrastive": config.contrastive_weight * terms.contrastive,
                 "consistency": config.consistency_weight * terms.consistency,
             },
-            {},
+            {"feature_std": terms.feature_deviation},
         )
 
     def _target_features(self, x: Tensor, level: Tensor) -> Tensor:
@@ -128,9 +129,19 @@ class Pretraining:
         update(list(self.target.parameters()), list(self.online.parameters()), 0)
 
     def warning(self, row: dict[str, Any]) -> str | None:
-        """Nothing is watched for."""
-        del row
-        return None
+        """Tell of a collapse: both directions' loss is at ln B, and all features are one."""
+        config, deviation = self._config, row["feature_std"]
+        if not config.contrastive_weight:
+            return None
+        direction = row["loss_contrastive"] / (2 * config.contrastive_weight)
+        if not is_collapsed(direction, config.batch_size, deviation):
+            return None
+        return (
+            f"step {row['step']}: pre-training has collapsed: all images have nearly the same "
+            f"features (deviation {deviation:.2g}, 1 is spread evenly) and the contrastive loss "
+            f"tells none apart ({direction:.4g}, ln {config.batch_size}): lower "
+            "pretrain.learning_rate or lengthen pretrain.warmup_steps"
+        )
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
         """The online encoder and, for consistency fine-tuning, its projector."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -83,6 +85,42 @@ def test_same_seed_and_step_give_the_same_losses(
     assert losses(3) != losses(4)
 
 
+def logged(stage: Pretraining, images: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+    """The row of a step, as far as a warning may look at it."""
+    terms, observed = stage.losses(images, labels, 0)
+    row = {f"loss_{name}": term.item() for name, term in terms.items()}
+    return {"step": 1} | row | {name: value.item() for name, value in observed.items()}
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.3])
+def test_a_collapse_is_told(
+    recipe: Recipe, images: torch.Tensor, labels: torch.Tensor, weight: float
+) -> None:
+    changes = {"pretrain.batch_size": 16, "pretrain.contrastive_weight": weight}
+    stage = Pretraining(load_recipe("smoke", changes), CPU)
+    row = logged(stage, images, labels)
+    assert 0.1 < row["feature_std"] <= 1.01
+    assert stage.warning(row) is None
+    with torch.no_grad():  # every image has the same features
+        for module in (stage.online, stage.target):
+            module.encoder.norm.weight.zero_()
+    collapsed = logged(stage, images, labels)
+    assert collapsed["loss_contrastive"] == pytest.approx(weight * 2 * math.log(16))
+    text = stage.warning(collapsed)
+    assert text is not None
+    assert "step 1: pre-training has collapsed" in text
+    assert "\n" not in text
+    for healthy in ("loss_contrastive", "feature_std"):  # one sign alone is none
+        assert stage.warning(collapsed | {healthy: row[healthy]}) is None
+
+
+def test_without_the_contrastive_term_nothing_is_told(
+    images: torch.Tensor, labels: torch.Tensor
+) -> None:
+    stage = Pretraining(load_recipe("smoke", {"pretrain.contrastive_weight": 0.0}), CPU)
+    assert stage.warning(logged(stage, images, labels)) is None
+
+
 def test_levels_are_neighbours_on_the_grid_of_the_step(recipe: Recipe) -> None:
     from epg.diffusion.schedule import num_scales_at, sigma_grid
 
@@ -132,7 +170,7 @@ def test_pair_passes_share_the_dropout_mask(
             p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
     monkeypatch.setattr("epg.training.finetuning.pair_level", lambda t, *_: t)
     monkeypatch.setattr("epg.training.finetuning.pair_weight", lambda t, *_: torch.ones_like(t))
-    assert float(stage.losses(images, labels, 0).terms["consistency"]) == 0.0
+    assert stage.losses(images, labels, 0).terms["consistency"].item() == 0.0
 
 
 def test_frozen_network_has_no_gradient_but_passes_it_to_the_image(
