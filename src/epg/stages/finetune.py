@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from epg.data.manifest import Manifest
-from epg.errors import UserError
 from epg.runs.entry import Component
 from epg.runs.handover import HandOver
 from epg.runs.perform import perform
@@ -14,15 +12,9 @@ from epg.runs.record import Outputs, StageRecord
 from epg.runs.run import Run
 from epg.stages.catalog import find_stage
 from epg.stages.inputs import stored_manifest, stored_output
-from epg.stages.pretrain import ENCODER_FILE, PROJECTOR_FILE
 from epg.stages.settings import training_config
-from epg.stages.training import drop_checkpoints, train_stage
+from epg.stages.training import drop_checkpoints, train_stage, training_job
 from epg.telemetry.progress import StageReporter
-
-if TYPE_CHECKING:
-    import torch
-
-    from epg.training.loop import Objective
 
 
 def finetune(
@@ -45,50 +37,26 @@ def finetune(
     inputs = {"shards": manifest.sha256, "encoder": encoder.sha256("encoder")}
 
     def work(reporter: StageReporter, outputs: Outputs) -> None:
-        from epg.model.files import save_weights
-
-        for name in ("encoder", "projector"):
-            encoder.fetch(run.store, name, outputs.scratch / f"{name}.safetensors")
-        trained, _ = train_stage(
+        job = training_job(
             run,
             stage.name,
-            reporter=reporter,
-            outputs=outputs,
+            outputs,
+            objective=objective,
             manifest=manifest,
-            optimizer=getattr(run.recipe, objective),
             config=config,
             inputs=inputs,
-            build=lambda device: _build(run, objective, outputs.scratch, device),
+            headers={"generator": _header(run, objective, manifest, inputs)},
+            weights={
+                name: encoder.fetch(run.store, name, outputs.scratch / f"{name}.safetensors")
+                for name in ("encoder", "projector")
+            },
         )
-        path = outputs.scratch / "generator.safetensors"
-        weights = trained.ema.state_dict()  # type: ignore[attr-defined]
-        save_weights(path, weights, _header(run, objective, manifest, inputs))
-        outputs.put_file("generator", path)
-        outputs.metrics["parameters"] = sum(t.numel() for t in weights.values())
+        trained = train_stage(job, reporter, outputs)
+        outputs.metrics["parameters"] = trained.parameters["generator"]
 
     record = perform(run, stage, config=config, inputs=inputs, work=work)
     drop_checkpoints(run, stage.name)
     return record
-
-
-def _build(run: Run, objective: str, folder: Path, device: torch.device) -> Objective:
-    from epg.model.files import load_weights
-    from epg.training.finetuning import Consistency, Denoising
-
-    weights, header = load_weights(folder / ENCODER_FILE, "encoder")
-    expected = run.recipe.encoder_arguments()
-    if header["arguments"] != expected:
-        from epg.config.comparison import differences
-
-        listed = "; ".join(differences(header["arguments"], expected))
-        raise UserError(
-            f"{folder / ENCODER_FILE}: this encoder has another shape than the recipe ({listed}): "
-            "pre-train with this recipe, or use the encoder's own"
-        )
-    if objective == "denoising":
-        return Denoising(run.recipe, weights, device)
-    projector, _ = load_weights(folder / PROJECTOR_FILE, "projector")
-    return Consistency(run.recipe, weights, projector, device)
 
 
 def _header(run: Run, objective: str, manifest: Manifest, inputs: dict[str, str]) -> dict[str, Any]:

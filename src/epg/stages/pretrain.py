@@ -10,12 +10,10 @@ from epg.runs.run import Run
 from epg.stages.catalog import STAGES
 from epg.stages.inputs import stored_manifest
 from epg.stages.settings import training_config
-from epg.stages.training import drop_checkpoints, train_stage
+from epg.stages.training import drop_checkpoints, train_stage, training_job
 from epg.telemetry.progress import StageReporter
 
 STAGE = STAGES["pretrain"]
-ENCODER_FILE = "encoder.safetensors"
-PROJECTOR_FILE = "projector.safetensors"
 
 
 def pretrain(run: Run, shards: Manifest | None = None) -> StageRecord:
@@ -29,32 +27,24 @@ def pretrain(run: Run, shards: Manifest | None = None) -> StageRecord:
     inputs = {"shards": manifest.sha256}
 
     def work(reporter: StageReporter, outputs: Outputs) -> None:
-        from epg.model.files import save_weights
-        from epg.training.pretraining import Pretraining
-
-        objective, _ = train_stage(
-            run,
-            STAGE.name,
-            reporter=reporter,
-            outputs=outputs,
-            manifest=manifest,
-            optimizer=run.recipe.pretrain,
-            config=config,
-            inputs=inputs,
-            build=lambda device: Pretraining(run.recipe, device),
-        )
-        assert isinstance(objective, Pretraining)
         header = {"recipe": run.recipe.model_dump(mode="json"), "shards": manifest.sha256}
         arguments = {
             "encoder": run.recipe.encoder_arguments(),
             "projector": run.recipe.projector_arguments(),
         }
-        for kind, module in (("encoder", objective.encoder), ("projector", objective.projector)):
-            path = outputs.scratch / f"{kind}.safetensors"
-            save_weights(
-                path, module.state_dict(), {"kind": kind, "arguments": arguments[kind], **header}
-            )
-            outputs.put_file(kind, path)
+        job = training_job(
+            run,
+            STAGE.name,
+            outputs,
+            objective="pretrain",
+            manifest=manifest,
+            config=config,
+            inputs=inputs,
+            headers={
+                kind: {"kind": kind, "arguments": arguments[kind], **header} for kind in arguments
+            },
+        )
+        train_stage(job, reporter, outputs)
 
     record = perform(run, STAGE, config=config, inputs=inputs, work=work)
     drop_checkpoints(run, STAGE.name)
