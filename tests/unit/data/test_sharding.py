@@ -11,7 +11,8 @@ from PIL import Image
 from epg.data.manifest import Manifest
 from epg.data.reader import ShardReader
 from epg.data.sharding import write_shards
-from epg.data.sources import open_source
+from epg.data.sources import base, open_source
+from epg.data.sources.base import Item, Source
 from epg.errors import UserError
 from epg.store import open_store
 
@@ -53,8 +54,8 @@ def test_bytes_are_frozen(digits):
 
 
 def test_shards_mix_the_classes(digits):
-    reader = ShardReader(*digits, "train")
-    _, labels = reader.load()
+    store, manifest = digits
+    _, labels = ShardReader(store, manifest, "train").load()
     assert all(len(set(labels[first : first + 50].tolist())) == 10 for first in range(0, 1400, 50))
 
 
@@ -86,12 +87,12 @@ def test_progress_reaches_the_end(settings, store):
 class StopAfter:
     """A source that is interrupted once it has given so many images."""
 
-    def __init__(self, source, images: int) -> None:
-        self.__dict__.update(source.__dict__)
+    def __init__(self, source: Source, images: int) -> None:
         self.spec, self.parallel, self.decoding = source.spec, source.parallel, source.decoding
+        self.classes, self.items, self.ignored = source.classes, source.items, source.ignored
         self._source, self.left, self.given = source, images, 0
 
-    def load(self, item):
+    def load(self, item: Item) -> base.Image:
         if self.given == self.left:
             raise KeyboardInterrupt
         self.given += 1
