@@ -11,12 +11,13 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from epg.config.comparison import settings_between
 from epg.config.loading import available_recipes, dump_recipe, load_recipe
 from epg.errors import UserError
 from epg.runs.entry import Component
@@ -46,12 +47,19 @@ PICTURES = {
 _ENGINE_WORDS = {"COMPLETE": "SUCCEEDED", "CACHED": "SUCCEEDED"}
 
 
-def report(run: Run, status: Any = None) -> StageRecord:
+class EngineStatus(Protocol):
+    """KFP's PipelineTaskFinalStatus, of which no more than this is read."""
+
+    state: str | None
+    error_message: str | None
+
+
+def report(run: Run, status: EngineStatus | None = None) -> StageRecord:
     """Write `report/report.html` and the PNG grids from the stage records of a run.
 
     Args:
         run: the run; nothing of it needs to be done.
-        status: what the engine says about the whole run (`final_status`), if it says anything.
+        status: what the engine says about the whole run, if it says anything.
     """
     from epg.report.page import render_page
 
@@ -80,19 +88,13 @@ def shown_stages() -> list[Stage]:
     return [stage for stage in STAGES.values() if stage.step != "report"]
 
 
-def final_status(status: Any) -> FinalStatus | None:
-    """Read KFP's PipelineTaskFinalStatus (an object, a dict, or None on older engines)."""
+def final_status(status: EngineStatus | None) -> FinalStatus | None:
+    """Read what the engine says; nothing where it says nothing."""
     from epg.report.facts import FinalStatus
 
-    if isinstance(status, FinalStatus):
-        return status
-    if isinstance(status, Mapping):
-        state, message = status.get("state"), status.get("error_message")
-    else:
-        state, message = getattr(status, "state", None), getattr(status, "error_message", None)
-    if not state:
+    if status is None or not status.state:
         return None
-    return FinalStatus(_ENGINE_WORDS.get(str(state), str(state)), str(message or ""))
+    return FinalStatus(_ENGINE_WORDS.get(status.state, status.state), status.error_message or "")
 
 
 @dataclass
@@ -246,18 +248,7 @@ def recipe_settings(run: Run) -> tuple[str, list[str]]:
         kept = f"{run.store_uri.removeprefix('file://').rstrip('/')}/{run.name}/{RECIPE_KEY}"
         return (kept if _is_local(run.store_uri) else "RECIPE.yaml"), []
     packaged = load_recipe(run.recipe.name).model_dump(mode="json")
-    return run.recipe.name, _changed(packaged, run.recipe.model_dump(mode="json"))
-
-
-def _changed(packaged: Mapping[str, Any], used: Mapping[str, Any], prefix: str = "") -> list[str]:
-    found = []
-    for key, value in used.items():
-        before = packaged.get(key)
-        if isinstance(value, Mapping) and isinstance(before, Mapping):
-            found += _changed(before, value, f"{prefix}{key}.")
-        elif value != before:
-            found.append(f"{prefix}{key}={json.dumps(value, ensure_ascii=False)}")
-    return found
+    return run.recipe.name, settings_between(packaged, run.recipe.model_dump(mode="json"))
 
 
 def reused_stages() -> frozenset[str]:

@@ -245,6 +245,6 @@ def test_any_document_gives_a_recipe_or_one_line(document: object) -> None:
 
 
 def test_differences_are_listed_by_dotted_key() -> None:
-    old = {"a": {"b": 1, "c": 2}, "d": 3}
-    new = {"a": {"b": 1, "c": 5}, "e": 4}
-    assert differences(old, new) == ["a.c: 2 -> 5", "d: 3 -> None", "e: None -> 4"]
+    old = {"a": {"b": 1, "c": 2}, "d": 3, "f": None}
+    new = {"a": {"b": 1, "c": 5}, "e": None, "f": None}
+    assert differences(old, new) == ["a.c: 2 -> 5", "d: 3 -> absent", "e: absent -> None"]

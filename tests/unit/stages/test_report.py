@@ -5,8 +5,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,6 +23,12 @@ from epg.telemetry.progress import StageReporter
 from tests.toys.handed import artifact
 from tests.unit.report.example import RECIPE, digits, evaluation, losses
 from tests.unit.report.pages import check_page
+
+
+@dataclass
+class Status:
+    state: str | None
+    error_message: str | None = None
 
 
 def open_run(folder: Path) -> Run:
@@ -107,10 +113,9 @@ def test_the_component_tells_of_a_failed_run_and_writes_the_artifact(
     failure = {"stage": "finetune-consistency", "message": "no <b>memory</b>", "time": 2e9}
     run.store.put_bytes("failures/finetune-consistency.json", json.dumps(failure).encode())
     page = artifact(tmp_path / "artifacts" / "page")
-    status = SimpleNamespace(state="FAILED", error_code=None, error_message=None)
     report_component(
         page=page,
-        status=status,
+        status=Status("FAILED"),
         recipe=RECIPE,
         overrides={},
         store=str(tmp_path / "runs"),
@@ -123,18 +128,18 @@ def test_the_component_tells_of_a_failed_run_and_writes_the_artifact(
 
 def test_a_run_of_which_nothing_exists_has_a_page(tmp_path: Path) -> None:
     run = open_run(tmp_path)
-    report(run, final_status({"state": "FAILED", "error_message": "shard: no such folder"}))
+    report(run, Status("FAILED", "shard: no such folder"))
     assert "shard: no such folder" in check_page(run.store.get_bytes("report.html").decode()).text
 
 
 def test_every_way_of_stating_the_final_status_is_read() -> None:
     assert final_status(None) is None
-    assert final_status(SimpleNamespace(state=None)) is None
+    assert final_status(Status(None)) is None
     for word in ("SUCCEEDED", "COMPLETE"):  # of the local runner, of a server
-        named = final_status({"state": word, "error_message": None})
+        named = final_status(Status(word))
         assert named is not None
         assert named.state == "SUCCEEDED"
-    status = final_status({"state": "SUCCEEDED", "error_message": None})
+    status = final_status(Status("SUCCEEDED"))
     assert status is not None
     assert (status.state, status.message) == ("SUCCEEDED", "")
 
@@ -165,14 +170,24 @@ def test_settings_that_differ_from_the_packaged_recipe_are_found(
     packaged = load_recipe(RECIPE)
     monkeypatch.setattr("epg.stages.report.available_recipes", lambda: ["digits"])
     monkeypatch.setattr("epg.stages.report.load_recipe", lambda name: packaged)
-    changed = {"denoising.steps": 7, "data.source": "folder:/x", "denoising.betas": [0.9, 0.99]}
+    changed = {
+        "denoising.steps": 7,
+        "data.source": "folder:/x",
+        "denoising.betas": [0.9, 0.99],
+        "evaluate.svc": None,
+        "gate.consistency": {"recall": {"min": 0.5}},
+        "consistency.decay_steps": {0.5: 0.1},
+    }
     run = Run.open(RECIPE, changed, str(tmp_path), "first")
     argument, settings = recipe_settings(run)
     assert argument == "digits"
     assert sorted(settings) == [
+        'consistency.decay_steps={"0.5": 0.1}',
         'data.source="folder:/x"',
         "denoising.betas=[0.9, 0.99]",
         "denoising.steps=7",
+        "evaluate.svc=null",
+        'gate.consistency={"recall": {"min": 0.5}}',
     ]
     assert load_recipe(RECIPE, parse_overrides(settings)) == run.recipe
 
