@@ -66,7 +66,6 @@ class Board:
         """Begin with every stage waiting."""
         self.stages = {name: StageState(name) for name in stages}
         self.metrics_url = ""
-        self.warnings: list[str] = []
 
     def take(self, event: dict[str, Any]) -> None:
         """Follow one event; events of unknown stages are of no concern."""
@@ -76,8 +75,6 @@ class Board:
         text = str(event.get("text") or "")
         if event.get("event") == "message" and (url := _URL.search(text)):
             self.metrics_url = url.group()
-        if event.get("event") == "warning":
-            self.warnings.append(f"{state.name}: {text}")
         state.take(event)
 
     def close(self) -> None:

@@ -118,8 +118,8 @@ class LiveView:
         from rich.console import Console as RichConsole
         from rich.live import Live
 
-        self.console = console or RichConsole()
-        self._live = Live(self.draw(board), console=self.console, auto_refresh=False)
+        console = console or RichConsole()
+        self._live = Live(self.draw(board), console=console, auto_refresh=False)
         self._live.start(refresh=True)
 
     def update(self, board: Board, event: dict[str, Any] | None = None) -> None:

@@ -23,13 +23,13 @@ from epg.session.preflight import (
     RunPlan,
     RunRequest,
     begin_again,
-    check_settings,
     make_plan,
     prepare_folder,
     probe,
     run_lock,
 )
 from epg.session.process import GRACE_SECONDS, HostProcess, Interrupted, signals_as_interrupts
+from epg.stages.settings import check_unchanged
 
 if TYPE_CHECKING:
     from epg.store.lease import Lease
@@ -64,7 +64,7 @@ def _run_locked(plan: RunPlan, request: RunRequest, begun: float, lock: Lease) -
     if request.begin_at is not None:
         gone = begin_again(plan.run, request.begin_at)
         _say(f"thrown away: {', '.join(gone)}")
-    check_settings(plan.run)
+    check_unchanged(plan.run)
     _say(f"run {plan.run.name} in {plan.folder}, store {plan.run.store_uri}")
     board = Board(plan.stages)
     log = plan.folder / LOG

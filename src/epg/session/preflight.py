@@ -13,7 +13,6 @@ from epg.errors import UserError, did_you_mean
 from epg.runs.record import record_key
 from epg.runs.run import Run, check_run_name
 from epg.stages.catalog import OBJECTIVES, STAGES, stages_after, stages_of
-from epg.stages.settings import check_unchanged
 
 if TYPE_CHECKING:
     from epg.store.lease import Lease
@@ -63,7 +62,7 @@ def make_plan(request: RunRequest) -> RunPlan:
     Raises:
         UserError: recipe, setting, name, store, data or weights are not usable.
     """
-    from epg.config.loading import dump_recipe, load_recipe, parse_overrides
+    from epg.config.loading import available_recipes, dump_recipe, load_recipe, parse_overrides
     from epg.stages.gate import check_bounds
 
     if not request.objectives:
@@ -74,7 +73,7 @@ def make_plan(request: RunRequest) -> RunPlan:
     overrides.update(_data_overrides(request.data, overrides))
     recipe = load_recipe(request.recipe, overrides)
     check_bounds(recipe)
-    packaged = recipe_is_packaged(request.recipe)
+    packaged = request.recipe in available_recipes()
     name = request.run_name if request.run_name is not None else recipe.name
     check_run_name(name)
     output = Path(request.output).expanduser().absolute()
@@ -96,13 +95,6 @@ def make_plan(request: RunRequest) -> RunPlan:
         environment=_environment(request, run),
         stages=stages_of(request.objectives),
     )
-
-
-def recipe_is_packaged(recipe: str) -> bool:
-    """Tell a packaged recipe's name from a path or a text."""
-    from epg.config.loading import available_recipes
-
-    return recipe in available_recipes()
 
 
 def check_stage(stage: str) -> None:
@@ -138,11 +130,6 @@ def begin_again(run: Run, stage: str) -> list[str]:
     for name in stages:
         run.store.clear("shards" if name == "shard" else name)
     return stages
-
-
-def check_settings(run: Run) -> None:
-    """Refuse training settings that differ from those that the run was begun with."""
-    check_unchanged(run)
 
 
 def prepare_folder(folder: Path) -> None:

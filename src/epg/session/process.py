@@ -48,10 +48,10 @@ class HostProcess:
         """Return the exit code, or None while it runs."""
         return self._process.poll()
 
-    def stop(self, grace: float = GRACE_SECONDS) -> bool:
+    def stop(self) -> bool:
         """End it and all it started; True when all ended by themselves within the grace."""
         self._signal(signal.SIGTERM)
-        deadline = time.monotonic() + grace
+        deadline = time.monotonic() + GRACE_SECONDS
         ended = False
         try:
             while not ended and time.monotonic() < deadline:

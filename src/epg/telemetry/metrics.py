@@ -97,16 +97,6 @@ METRICS: tuple[Metric, ...] = (
 )
 
 
-def markdown_table(*, pushed: bool) -> str:
-    """Return the metrics that are pushed, or those that are served, as a table in Markdown."""
-    rows = [
-        f"| `{m.name}` | {m.kind} | {', '.join(f'`{label}`' for label in m.labels)} | {m.help} |"
-        for m in METRICS
-        if m.pushed == pushed
-    ]
-    return "\n".join(["| Metric | Type | Labels | Meaning |", "|---|---|---|---|", *rows]) + "\n"
-
-
 def loss_terms(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return term -> value of the keys `loss` (term `total`) and `loss_<term>`."""
     terms = {key.removeprefix(_LOSS): row[key] for key in row if key.startswith(_LOSS)}

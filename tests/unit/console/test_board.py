@@ -47,13 +47,12 @@ def test_reused_failed_skipped_and_cut_off():
     assert [state.text for state in board.failed] == ["loss is nan", ""]
 
 
-def test_the_metrics_address_and_warnings_are_kept():
+def test_the_metrics_address_is_kept():
     board = Board(["pretrain"])
     board.take(event("pretrain", "message", text="metrics at http://127.0.0.1:9464/metrics"))
     board.take(event("pretrain", "warning", text="port 9464 is taken"))
     board.take(event("nobody", "started"))
     assert board.metrics_url == "http://127.0.0.1:9464/metrics"
-    assert board.warnings == ["pretrain: port 9464 is taken"]
 
 
 def test_only_whole_lines_are_read(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import urllib3
 
 from epg.telemetry.exporter import start_exporter
-from epg.telemetry.metrics import METRICS, TrainingMetrics, markdown_table
+from epg.telemetry.metrics import METRICS, TrainingMetrics
 
 ROOT = Path(__file__).parents[3]
 SERVED = [metric for metric in METRICS if not metric.pushed]
@@ -99,6 +99,16 @@ def test_names_follow_the_rules() -> None:
         labels = {"split", "term", "network"} if metric.pushed else {"stage", "term", "version"}
         assert set(metric.labels) <= labels | info
     assert len({metric.name for metric in METRICS}) == len(METRICS)
+
+
+def markdown_table(*, pushed: bool) -> str:
+    """Return the metrics that are pushed, or those that are served, as a table in Markdown."""
+    rows = [
+        f"| `{m.name}` | {m.kind} | {', '.join(f'`{label}`' for label in m.labels)} | {m.help} |"
+        for m in METRICS
+        if m.pushed == pushed
+    ]
+    return "\n".join(["| Metric | Type | Labels | Meaning |", "|---|---|---|---|", *rows]) + "\n"
 
 
 def test_the_page_in_docs_is_the_table() -> None:

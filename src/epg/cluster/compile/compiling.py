@@ -32,20 +32,20 @@ class Target:
     native: bool = False  # as Kubernetes objects
 
 
-def find_targets(root: Path = ROOT) -> list[Target]:
+def find_targets() -> list[Target]:
     """Return every component and pipeline of the checkout.
 
     Raises:
         UserError: there is no checkout around the package.
     """
-    if not (root / "pipelines" / "epg_full.py").is_file():
-        raise UserError(f"epg compile works in a checkout of epg: {root} has no pipelines/")
+    if not (ROOT / "pipelines" / "epg_full.py").is_file():
+        raise UserError(f"epg compile works in a checkout of epg: {ROOT} has no pipelines/")
     components = [
         Target(f"components.{folder.name}.component", folder.name, folder / "component.yaml")
-        for folder in sorted((root / "components").iterdir())
+        for folder in sorted((ROOT / "components").iterdir())
         if (folder / "component.py").is_file()
     ]
-    sources = sorted((root / "pipelines").glob("epg_*.py"))
+    sources = sorted((ROOT / "pipelines").glob("epg_*.py"))
     pipelines = [
         Target(f"pipelines.{path.stem}", path.stem, path.with_suffix(".yaml")) for path in sources
     ]
@@ -61,11 +61,11 @@ def find_targets(root: Path = ROOT) -> list[Target]:
     return components + pipelines + manifests
 
 
-def compile_targets(root: Path = ROOT) -> Iterator[tuple[Target, bytes]]:
+def compile_targets() -> Iterator[tuple[Target, bytes]]:
     """Yield every target with what it compiles to."""
-    targets = find_targets(root)
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
+    targets = find_targets()
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))
     with tempfile.TemporaryDirectory(prefix="epg-compile-") as scratch:
         path = Path(scratch, "compiled.yaml")
         for target in targets:
@@ -97,19 +97,19 @@ def _compile(definition: Any, path: Path, native: bool) -> bytes:
     return path.read_bytes()
 
 
-def stale_files(root: Path = ROOT) -> list[Path]:
+def stale_files() -> list[Path]:
     """Return the compiled files that are missing or not what their Python compiles to."""
     return [
         target.path
-        for target, content in compile_targets(root)
+        for target, content in compile_targets()
         if not target.path.is_file() or target.path.read_bytes() != content
     ]
 
 
-def compile_all(root: Path = ROOT) -> list[Path]:
+def compile_all() -> list[Path]:
     """Write every compiled file that is stale; return those that were."""
     written = []
-    for target, content in compile_targets(root):
+    for target, content in compile_targets():
         if not target.path.is_file() or target.path.read_bytes() != content:
             target.path.parent.mkdir(exist_ok=True)
             target.path.write_bytes(content)
@@ -117,8 +117,8 @@ def compile_all(root: Path = ROOT) -> list[Path]:
     return written
 
 
-def find_faults(root: Path = ROOT) -> list[str]:
+def find_faults() -> list[str]:
     """Return what is wrong with the compiled pipelines as they lie there (`lint.py`)."""
     from epg.cluster.compile.lint import lint_folder
 
-    return lint_folder(root / "pipelines")
+    return lint_folder(ROOT / "pipelines")

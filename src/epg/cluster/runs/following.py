@@ -25,7 +25,6 @@ def follow(
     namespace: str | None,
     kubeconfig: str | None,
     say: Callable[[str], None],
-    sleep: Callable[[float], None] = time.sleep,
 ) -> int:
     """Say what changes until the run ends; return 0 when it succeeded, else 1.
 
@@ -45,13 +44,13 @@ def follow(
                 raise UserError(
                     f"{error} (for {_PATIENCE:.0f} s; the run goes on: `epg status {run_id}`)"
                 ) from error
-            sleep(_PAUSE)
+            time.sleep(_PAUSE)
             continue
         for line in news.of(found, time.monotonic()):
             say(f"{datetime.now():%H:%M:%S}  {line}")
         if found.state in ENDED:
             break
-        sleep(_PAUSE)
+        time.sleep(_PAUSE)
     if found.state == "SUCCEEDED":
         return 0
     for line in explain(api, run_id, namespace, kubeconfig).lines():

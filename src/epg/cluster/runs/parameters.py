@@ -40,7 +40,6 @@ class Parameter:
 class CompiledPipeline:
     """A compiled pipeline: what the server gets, and its parameters by name."""
 
-    path: Path
     pipeline: dict[str, Any]
     platforms: dict[str, Any]
     parameters: dict[str, Parameter] = field(default_factory=dict)
@@ -95,7 +94,7 @@ def read_pipeline(path: Path) -> CompiledPipeline:
         platforms = more[0] if more and more[0] else {}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: no compiled pipeline: make one by `epg compile`") from error
-    return CompiledPipeline(path, pipeline, platforms, parameters)
+    return CompiledPipeline(pipeline, platforms, parameters)
 
 
 def parse_arguments(words: Iterable[str], known: dict[str, Parameter]) -> dict[str, Any]:

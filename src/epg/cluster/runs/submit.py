@@ -32,26 +32,17 @@ class SubmitRequest:
     kubeconfig: str | None = None
 
 
-@dataclass(frozen=True)
-class Submitted:
-    """A run that the server has accepted."""
-
-    run_id: str
-    display_name: str
-    link: str
-
-
 def submit(request: SubmitRequest) -> int:
     """Check everything here, send the run, and follow it when asked; return the exit code."""
     pipeline, arguments = prepare(request)
     api = KfpApi.open(request.endpoint, request.token_file)
-    submitted = send(api, pipeline, arguments, request)
+    run_id = send(api, pipeline, arguments, request)
     if not request.wait:
-        _say(f"follow it by `epg status {submitted.run_id}`, or next time by --wait")
+        _say(f"follow it by `epg status {run_id}`, or next time by --wait")
         return 0
     from epg.cluster.runs.following import follow
 
-    return follow(api, submitted.run_id, request.namespace, request.kubeconfig, _say)
+    return follow(api, run_id, request.namespace, request.kubeconfig, _say)
 
 
 def prepare(request: SubmitRequest) -> tuple[CompiledPipeline, dict[str, Any]]:
@@ -117,8 +108,8 @@ def _settle_run_name(
 
 def send(
     api: KfpApi, pipeline: CompiledPipeline, arguments: dict[str, Any], request: SubmitRequest
-) -> Submitted:
-    """Create the experiment where absent, and the run."""
+) -> str:
+    """Create the experiment where absent, and the run; return the run's id."""
     server = api.server()
     if server.multi_user and not request.namespace:
         raise UserError(f"{api.endpoint} serves several users: give --namespace, your profile's")
@@ -140,16 +131,14 @@ def send(
     if request.service_account:
         body["service_account"] = request.service_account
     run_id = str(api.create_run(body)["run_id"])
-    submitted = Submitted(run_id, display_name, api.link(run_id))
     _say(f"run {display_name} ({run_id})")
-    _say(f"look at {submitted.link}")
-    return submitted
+    _say(f"look at {api.link(run_id)}")
+    return run_id
 
 
-def unique_name(name: str, now: datetime | None = None) -> str:
+def unique_name(name: str) -> str:
     """Return a name that no other run has: the time to the second and four random digits."""
-    now = now or datetime.now(UTC)
-    return f"{name}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    return f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
 def _say(line: str) -> None:
