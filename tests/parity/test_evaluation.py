@@ -45,7 +45,6 @@ def test_distance_of_few_rows_equals_eigenvalues_of_the_product():
 
 
 def test_distance_and_scores_equal_torch_fidelitys():
-    pytest.importorskip("torch_fidelity")
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
     from torch_fidelity.metric_isc import isc_features_to_metric
 
@@ -61,7 +60,6 @@ def test_distance_and_scores_equal_torch_fidelitys():
 
 
 def test_precision_and_recall_equal_torch_fidelitys():
-    pytest.importorskip("torch_fidelity")
     from torch_fidelity.metric_prc import prc_features_to_metric
 
     # Its first set is the generated one (since 0.4).
@@ -83,7 +81,6 @@ def published_network(tmp_path, ours: FidInception):
 
 
 def test_inception_features_equal_torch_fidelitys(tmp_path):
-    pytest.importorskip("torch_fidelity")
     torch.manual_seed(0)
     ours = FidInception()
     for module in ours.modules():
@@ -113,7 +110,6 @@ def test_inception_features_equal_torch_fidelitys(tmp_path):
 
 @pytest.mark.parametrize("size", [8, 32, 256, 299, 512])
 def test_resize_equals_torch_fidelitys(size):
-    pytest.importorskip("torch_fidelity")
     from torch_fidelity.interpolate_compat_tensorflow import (
         interpolate_bilinear_2d_like_tensorflow1x,
     )

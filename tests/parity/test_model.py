@@ -220,12 +220,15 @@ def tiny_generator(decoder_dim: int = 24, dropout: float = 0.0) -> Generator:
 
 
 def test_block_equals_timms() -> None:
-    timm_block = pytest.importorskip("timm.models.vision_transformer").Block
+    from timm.models.vision_transformer import Block as TimmBlock
+
     torch.manual_seed(0)
     ours = Block(32, 4, 4.0)
-    theirs = timm_block(32, 4, mlp_ratio=4.0, qkv_bias=False)
+    theirs = TimmBlock(32, 4, mlp_ratio=4.0, qkv_bias=False)
     theirs.load_state_dict(ours.state_dict())
-    theirs.norm1.eps = theirs.norm2.eps = 1e-6
+    for norm in (theirs.norm1, theirs.norm2):
+        assert isinstance(norm, torch.nn.LayerNorm)
+        norm.eps = 1e-6
     x = torch.randn(3, 7, 32)
     torch.testing.assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-5)
 

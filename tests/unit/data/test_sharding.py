@@ -60,14 +60,15 @@ def test_shards_mix_the_classes(digits):
 
 
 def test_webdataset_reads_our_shards(digits, tmp_path):
-    wds = pytest.importorskip("webdataset")
+    from webdataset import WebDataset
+
     store, manifest = digits
     paths = []
     for shard in manifest.shards("train"):
         path = tmp_path / Path(shard.key).name
         store.get_file(shard.key, path)
         paths.append(str(path))
-    dataset = wds.WebDataset(paths, shardshuffle=False).decode().to_tuple("npy", "cls", "__key__")
+    dataset = WebDataset(paths, shardshuffle=False).decode().to_tuple("npy", "cls", "__key__")
     samples = list(dataset)
     images, labels = ShardReader(store, manifest, "train").load()
     assert np.array_equal(np.stack([image for image, _, _ in samples]), images)
