@@ -115,7 +115,7 @@ def run_stage(stage: str, run: Run, **arguments: Any) -> StageRecord:
     function = find_stage(stage, arguments.get("objective", "")).function()
     reading_only = stage == "report"
     with nullcontext() if reading_only else run_lock(run, f"epg {stage}"):
-        record: StageRecord = function(run, **arguments)
+        record = function(run, **arguments)
     show_metrics(record.metrics)
     return record
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from epg.telemetry.outcomes import OutcomeKind
+
+if TYPE_CHECKING:
+    from epg.runs.record import StageRecord
 
 #: How a stage runs: on CPUs without torch, with torch, on accelerators for days, to judge what was
 #: trained, or as a short decision or effect.
@@ -33,7 +37,8 @@ class Stage:
     needs: tuple[str, ...]
     tells: OutcomeKind = "nothing"
 
-    def function(self) -> Any:
+    def function(self) -> Callable[..., StageRecord]:
         """Import and return the plain function that does the work."""
         name = self.step.replace("-", "_")
-        return getattr(import_module(f"epg.stages.{name}"), name)
+        found: Callable[..., StageRecord] = getattr(import_module(f"epg.stages.{name}"), name)
+        return found

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from epg.data.manifest import Manifest
 from epg.runs.record import Outputs
@@ -116,7 +116,7 @@ def _watching(stage: str, steps: int, reporter: StageReporter) -> Iterator[Watch
             exporter.close()
 
 
-def _live_file(stage: str) -> Any:
+def _live_file(stage: str) -> TextIO | None:
     folder = os.environ.get("EPG_LOCAL_DIR")
     if not folder:
         return None

@@ -13,7 +13,10 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 EVENTS_VARIABLE = "EPG_EVENTS"
 _EVENT_INTERVAL = 0.25  # seconds between two progress events of one stage
@@ -29,8 +32,7 @@ class StageReporter:
         self._path = os.environ.get(EVENTS_VARIABLE)
         self._started = time.monotonic()
         self._last = -1e9
-        self._progress: Any = None
-        self._bar: Any = None
+        self._progress: Progress | None = None
 
     def started(self) -> None:
         """Say that the work begins."""
@@ -89,9 +91,10 @@ class StageReporter:
                 console=Console(stderr=True),
             )
             self._progress.start()
-            self._bar = self._progress.add_task(f"{self.stage} ({unit})", total=total, shown="")
+            self._progress.add_task(f"{self.stage} ({unit})", total=total, shown="")
         shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-        self._progress.update(self._bar, completed=done, total=total, shown=shown)
+        (bar,) = self._progress.task_ids
+        self._progress.update(bar, completed=done, total=total, shown=shown)
 
     def _close_bar(self) -> None:
         if self._progress is not None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from epg.cluster.doctor.check import FAILED, OK, SKIPPED, Check
 from epg.cluster.runs.pods import Unseen, call, connect
 from epg.errors import UserError
+
+if TYPE_CHECKING:
+    from kubernetes.client import CoreV1Api
 
 _GPU = "nvidia.com/gpu"
 _KEYS = ("accesskey", "secretkey")  # pipelines/policy.py gives them to the steps
@@ -49,7 +52,7 @@ def _seen(name: str, function: Callable[[], Check]) -> Check:
         return Check(name, SKIPPED if refused else FAILED, str(error))
 
 
-def check_rights(core: Any, namespace: str) -> Check:
+def check_rights(core: CoreV1Api, namespace: str) -> Check:
     """Ask Kubernetes what we may do in the runs' namespace."""
     from kubernetes.client import AuthorizationV1Api
 
@@ -71,7 +74,7 @@ def check_rights(core: Any, namespace: str) -> Check:
     return Check("rights", OK, f"may read pods, logs and workflows in {namespace}")
 
 
-def check_secret(core: Any, namespace: str, name: str | None) -> Check:
+def check_secret(core: CoreV1Api, namespace: str, name: str | None) -> Check:
     """See that the steps' credentials are there; their values are not looked at."""
     name = name or secret_of_pipeline()
     if not name:
@@ -103,7 +106,7 @@ def secret_of_pipeline() -> str | None:
     return next((str(name) for name in names if name), None)
 
 
-def check_gpus(core: Any) -> Check:
+def check_gpus(core: CoreV1Api) -> Check:
     """Count the GPUs that pods can ask for."""
     nodes = call(core.list_node, what="nodes").items
     counts = {

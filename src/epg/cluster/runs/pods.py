@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from epg.errors import UserError
+
+if TYPE_CHECKING:
+    from kubernetes.client import CoreV1Api
 
 _SECONDS = (5.0, 20.0)  # connect, read
 _STUCK = {
@@ -51,7 +54,7 @@ class Trouble:
         return f"{self.step}: {self.text}"
 
 
-def connect(kubeconfig: str | None) -> Any:
+def connect(kubeconfig: str | None) -> CoreV1Api:
     """Return a client for core/v1, by kubeconfig or from inside a pod.
 
     Raises:
@@ -79,7 +82,7 @@ def connect(kubeconfig: str | None) -> Any:
     return client.CoreV1Api(client.ApiClient(settings))
 
 
-def pods_of(core: Any, run_id: str, namespace: str) -> list[dict[str, Any]]:
+def pods_of(core: CoreV1Api, run_id: str, namespace: str) -> list[dict[str, Any]]:
     """Return the pods of a run as plain dictionaries, in the API's own spelling.
 
     Raises:
@@ -215,7 +218,7 @@ class Progress:
     text: str  # as the step tells it: `4438/12000 steps loss=1.966`
 
 
-def progress_of(core: Any, pod: dict[str, Any]) -> Progress | None:
+def progress_of(core: CoreV1Api, pod: dict[str, Any]) -> Progress | None:
     """Return the last line of progress in the log of a running pod; None where there is none."""
     try:
         log = _tail(core, pod, 20)
@@ -227,7 +230,7 @@ def progress_of(core: Any, pod: dict[str, Any]) -> Progress | None:
     return None
 
 
-def last_words(core: Any, pod: dict[str, Any]) -> str:
+def last_words(core: CoreV1Api, pod: dict[str, Any]) -> str:
     """Return the last meaningful line of a pod's main container."""
     try:
         return meaningful_line(_tail(core, pod, _TAIL))
@@ -235,7 +238,7 @@ def last_words(core: Any, pod: dict[str, Any]) -> str:
         return f"(cannot read the {error})"
 
 
-def _tail(core: Any, pod: dict[str, Any], lines: int) -> str:
+def _tail(core: CoreV1Api, pod: dict[str, Any], lines: int) -> str:
     metadata = pod["metadata"]
     answer = call(
         core.read_namespaced_pod_log,

@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from epg.cluster.runs.kfp_api import KfpApi, is_run_id
 from epg.cluster.runs.pods import (
@@ -25,6 +25,9 @@ from epg.cluster.runs.pods import (
     trouble_of,
 )
 from epg.cluster.runs.workflow import lost_steps
+
+if TYPE_CHECKING:
+    from kubernetes.client import CoreV1Api
 
 NAMESPACE = "kubeflow"
 _INNER = re.compile(
@@ -207,7 +210,7 @@ def _tasks(run: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[Task]:
 
 
 def _seen_in_pods(
-    core: Any, tasks: list[Task], pods: list[dict[str, Any]], names: Mapping[str, str]
+    core: CoreV1Api, tasks: list[Task], pods: list[dict[str, Any]], names: Mapping[str, str]
 ) -> list[Task]:
     """Return the tasks with what the pods know better.
 
@@ -234,7 +237,7 @@ def _created(pod: dict[str, Any]) -> str:
 
 
 def _troubles(
-    core: Any, pods: list[dict[str, Any]], names: dict[str, str], logs: bool
+    core: CoreV1Api, pods: list[dict[str, Any]], names: dict[str, str], logs: bool
 ) -> Iterator[Trouble]:
     done = {
         step_of(pod, names)
@@ -251,7 +254,7 @@ def _troubles(
         yield Trouble(step, str(pod["metadata"]["name"]), text, "" if told else log)
 
 
-def _lost(core: Any, run_id: str, namespace: str, names: Mapping[str, str]) -> list[Trouble]:
+def _lost(core: CoreV1Api, run_id: str, namespace: str, names: Mapping[str, str]) -> list[Trouble]:
     try:
         return list(lost_steps(core, run_id, namespace, names))
     except Unseen:  # what is not seen is said by `_missing`

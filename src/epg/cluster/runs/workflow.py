@@ -8,15 +8,18 @@ import gzip
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from epg.cluster.runs.pods import Trouble, call, step_of
+
+if TYPE_CHECKING:
+    from kubernetes.client import CoreV1Api
 
 _AWAY = re.compile(r"\(exit code 143\)|pod deleted")
 
 
 def lost_steps(
-    core: Any, run_id: str, namespace: str, names: Mapping[str, str]
+    core: CoreV1Api, run_id: str, namespace: str, names: Mapping[str, str]
 ) -> Iterator[Trouble]:
     """Yield the steps that failed, from the states of the workflow's nodes.
 
