@@ -60,7 +60,7 @@ def test_one_flipped_bit(digits, streamed):
     data = bytearray(store.get_bytes(shard.key))
     data[70_000] ^= 1
     store.put_bytes(shard.key, bytes(data))
-    options = {"in_memory_bytes": 0, "group_shards": 1} if streamed else {}
+    options = {"window_bytes": 0} if streamed else {}
     message = read_error(store, manifest, **options)
     assert shard.key in message
     assert shard.sha256 in message
