@@ -121,22 +121,18 @@ def stratified_held_out(
     return chosen
 
 
-def split_items(
-    names: list[list[str]], held_out: list[NDArray[np.int64]]
-) -> tuple[list[Item], list[int]]:
-    """Return items, train first, and for each its position within its class.
+def split_items(names: list[list[str]], held_out: list[NDArray[np.int64]]) -> list[Item]:
+    """Return items, train first.
 
     Args:
         names: per class, the names of its samples in order.
         held_out: per class, the positions that are held out.
     """
     items: list[Item] = []
-    positions: list[int] = []
     for split in ("train", "held-out"):
         for label, class_names in enumerate(names):
             chosen = set(held_out[label].tolist())
             inside = [i for i in range(len(class_names)) if (i in chosen) == (split == "held-out")]
             for number, position in enumerate(inside):
                 items.append(Item(split, label, number, class_names[position]))
-                positions.append(position)
-    return items, positions
+    return items

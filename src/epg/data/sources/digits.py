@@ -72,7 +72,7 @@ class DigitsSource:
         indices = [np.flatnonzero(labels == label) for label in range(10)]
         held_out = stratified_held_out([len(i) for i in indices], config.held_out_fraction, seed)
         names = [[f"digit {index}" for index in of_class] for of_class in indices]
-        self.items, _ = split_items(names, held_out)
+        self.items = split_items(names, held_out)
         self._pixels = np.repeat(pixels, config.channels, axis=3)
 
     def read(self, items: Iterable[Item]) -> Reading:

@@ -69,7 +69,7 @@ class FolderSource:
             names = [[file.name for file in files] for files in listing.files["all"]]
             sizes = [len(of_class) for of_class in names]
             held_out = stratified_held_out(sizes, config.held_out_fraction, seed)
-            self.items, _ = split_items(names, held_out)
+            self.items = split_items(names, held_out)
         else:
             self.items = [
                 Item(split, label, number, file.name)
