@@ -32,11 +32,6 @@ def check_bounds(recipe: Recipe) -> None:
                 raise UserError(f"{key}: unknown metric {name!r}{hint}: there are {known}")
             if not bounds:
                 raise UserError(f"{key} has no bound: give it min, max, or both")
-            if "min" in bounds and "max" in bounds and bounds["min"] > bounds["max"]:
-                raise UserError(
-                    f"{key} asks for at least {bounds['min']} and at most {bounds['max']}: "
-                    "no value is both"
-                )
 
 
 def judge(metrics: Mapping[str, Any], bounds: Bounds) -> tuple[str, str]:
