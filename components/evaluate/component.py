@@ -22,8 +22,8 @@ def evaluate(
 
     Args:
         shards: manifest of the shards (JSON); the shards themselves are read from the store.
-        statistics: statistics of held-out features (npz).
-        generator: weights of the generator (safetensors).
+        statistics: where the statistics of held-out features lie (JSON: URI, SHA-256, size).
+        generator: where the generator's weights lie (JSON: URI, SHA-256, size).
         metrics: Fréchet distance, precision, recall, class agreement (0 to 1), NFE,
             parameters, GMACs, images per second.
         grid: generated images by class, one self-contained page.

@@ -24,8 +24,8 @@ def finetune(
 
     Args:
         shards: manifest of the shards (JSON); the shards themselves are read from the store.
-        encoder: weights of the pre-trained encoder (safetensors).
-        generator: weights of the generator, moving average (safetensors, float32).
+        encoder: where the pre-trained weights lie (JSON: URI, SHA-256, size).
+        generator: where the averaged weights lie (JSON: URI, SHA-256, size; safetensors).
         metrics: last losses by term, steps, images seen, images per second.
         curves: loss curves of the stage, one self-contained page.
         objective: `denoising` or `consistency`.

@@ -22,7 +22,7 @@ def pretrain(
 
     Args:
         shards: manifest of the shards (JSON); the shards themselves are read from the store.
-        encoder: weights of the encoder (safetensors, float32).
+        encoder: where encoder and projector lie (JSON: URI, SHA-256, size; safetensors).
         metrics: last losses by term, steps, images seen, images per second.
         curves: loss curves of the stage, one self-contained page.
         recipe: name of a packaged recipe (`digits`), or a whole recipe as YAML text.

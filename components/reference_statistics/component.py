@@ -19,7 +19,7 @@ def reference_statistics(
 
     Args:
         shards: manifest of the shards (JSON); the shards themselves are read from the store.
-        statistics: mean [D] and covariance [D, D] of held-out features, float64 (npz).
+        statistics: where they lie (JSON: URI, SHA-256, size): moments of held-out features.
         metrics: number of images, and the classifier's held-out accuracy (0 to 1).
         recipe: name of a packaged recipe (`digits`), or a whole recipe as YAML text.
         overrides: dotted key -> value, laid over the recipe: `{"pretrain.steps": 100}`.

@@ -18,7 +18,7 @@ def register(
     """Put the generator with its card and metrics into the registry, once per digest.
 
     Args:
-        generator: weights of the generator (safetensors).
+        generator: where the generator's weights lie (JSON: URI, SHA-256, size).
         metrics: metrics of the evaluation, for the model card.
         objective: `denoising` or `consistency`.
         recipe: name of a packaged recipe (`digits`), or a whole recipe as YAML text.

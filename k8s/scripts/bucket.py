@@ -1,7 +1,8 @@
 """Create the bucket of the runs if it is absent, by two plain S3 calls; then wait to be stopped.
 
-A side container of the object store: its readiness says that the bucket is there. Standard library
-only, so that any Python image will do.
+A side container of the object store: its readiness says that the bucket is there. Requests are
+signed here because its image is a public Python, pinned by digest, in which no S3 client is; the
+images of ours that have one carry another name at every site.
 
     S3_HOST, S3_PORT            where the store answers, plain HTTP inside the pod
     S3_BUCKET, S3_REGION        what to create

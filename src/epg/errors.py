@@ -1,6 +1,9 @@
-"""The one exception that a user is meant to read."""
+"""The one exception that a user is meant to read, and the hint that many of its lines give."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 class UserError(Exception):
@@ -12,3 +15,15 @@ class UserError(Exception):
 
     It is no `ValueError`: code that forgives unreadable data must not forgive a store that is away.
     """
+
+
+def did_you_mean(word: str, names: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """Return ` (did you mean 'NAME'?)` with the nearest of the names, or nothing.
+
+    Args:
+        word: what was given.
+        names: what is allowed.
+        cutoff: how alike the two must be, 0 to 1; short names want less.
+    """
+    close = difflib.get_close_matches(word, list(names), n=1, cutoff=cutoff)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -2,13 +2,14 @@
 
 Gate, model card, report, console, metrics and dashboards read it; none has a list of its own.
 
-Some figures are measured in the features of a network. Those in the recipe's first network bear
-their plain name, those in a further one its name besides: `precision`, `precision_inception`.
+Some figures are measured in the features of a network. One that several networks can give bears
+its plain name in the recipe's first, and the network's besides in a further one: `precision`,
+`precision_inception`. One that a single network gives (`fid`) has one name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -45,6 +46,7 @@ class Measure:
         explanation: what it is, to stand behind a label that does not say it; `{network}` stands
             for the feature network.
         networks: the feature networks that it can be measured in; none: it needs no features.
+        short: a label for where its meaning stands beside it; empty: `label`.
         setting: what a recipe must have for it, besides a network.
         of_model: a property of the network, not of its images; `count-gflops` tells it as well.
         further: measured in a further network of the recipe, `networks[0]`.
@@ -56,6 +58,7 @@ class Measure:
     better: Literal["higher", "lower", ""] = ""
     explanation: str = ""
     networks: tuple[str, ...] = ()
+    short: str = ""
     setting: str = ""
     of_model: bool = False
     further: bool = False
@@ -64,18 +67,24 @@ class Measure:
         """Write a value, or say that there is none."""
         return _WRITERS[self.kind](value)
 
-    def explain(self, network: str = "") -> str:
+    def explain(self, networks: Mapping[str, str] | None = None) -> str:
         """Say what it is, after the label; empty where the label says it all.
 
         Args:
-            network: how the first network of the recipe is called where this is shown.
+            networks: the recipe's feature networks in its order (`details.feature_networks`):
+                name in the recipe -> what it is called where this is shown.
         """
-        return self.explanation.format(network=self._called(network))
+        return self.explanation.format(network=self._called(networks or {}))
 
-    def meaning(self, network: str = "") -> str:
+    def meaning(self, networks: Mapping[str, str] | None = None) -> str:
         """Say what it is where no label stands beside it: a sentence without its full stop."""
-        text = self.explain(network) or self.label
+        text = self.explain(networks) or self.label
         return text[0].upper() + text[1:]
+
+    @property
+    def title(self) -> str:
+        """The shorter label."""
+        return self.short or self.label
 
     @property
     def direction(self) -> str:
@@ -85,19 +94,25 @@ class Measure:
     @property
     def needs(self) -> str:
         """What a recipe must have for it: `evaluate.svc`; empty where it is always measured."""
-        if self.setting or len(self.networks) != 1:
+        if self.setting or self.shared or not self.networks:
             return self.setting
-        return f"evaluate.features: {self.networks[0]}"
+        return f"evaluate.networks: [{self.networks[0]}]"
 
     @property
     def base(self) -> str:
         """The name without that of a further network."""
         return self.name.removesuffix(f"_{self.networks[0]}") if self.further else self.name
 
-    def _called(self, network: str) -> str:
-        if network and not self.further:
-            return network
-        return NETWORKS[self.networks[0]] if len(self.networks) == 1 else "the feature network"
+    @property
+    def shared(self) -> bool:
+        """Tell whether several networks can give it, and it may be there once for each."""
+        return len(self.networks) > 1
+
+    def _called(self, networks: Mapping[str, str]) -> str:
+        if self.shared:
+            return next(iter(networks.values()), "the feature network")
+        own = self.networks[0] if self.networks else ""
+        return networks.get(own) or NETWORKS.get(own, "")
 
 
 MEASURES: tuple[Measure, ...] = (
@@ -132,6 +147,7 @@ MEASURES: tuple[Measure, ...] = (
         "lower",
         "Fréchet distance in features of {network}",
         ("classifier",),
+        short="Fréchet distance",
     ),
     Measure(
         "precision",
@@ -156,6 +172,7 @@ MEASURES: tuple[Measure, ...] = (
         "higher",
         "share of generated images that {network} reads as the class asked for",
         ("classifier",),
+        short="Class agreement",
     ),
     Measure(
         "svc_agreement",
@@ -164,6 +181,7 @@ MEASURES: tuple[Measure, ...] = (
         "higher",
         "share of generated images that an independent support-vector classifier reads as the "
         "class asked for",
+        short="Class agreement",
         setting="evaluate.svc",
     ),
     Measure(
@@ -184,8 +202,20 @@ MEASURES: tuple[Measure, ...] = (
         "held-out images; far below 1: copies",
     ),
     Measure("num_samples", "Images generated and judged", "count"),
-    Measure("nfe", "Evaluations of the network per image", "count", "lower"),
-    Measure("images_per_second", "Images generated per second", "rate", "higher"),
+    Measure(
+        "nfe",
+        "Evaluations of the network per image",
+        "count",
+        "lower",
+        short="Network evaluations",
+    ),
+    Measure(
+        "images_per_second",
+        "Images generated per second",
+        "rate",
+        "higher",
+        short="Images per second",
+    ),
     Measure("parameters", "Parameters of the generator", "count", of_model=True),
     Measure(
         "gmacs",
@@ -206,6 +236,7 @@ def _in_further(measure: Measure, network: str) -> Measure:
         name=f"{measure.name}_{network}",
         label=f"{plain} ({NETWORKS[network]})",
         networks=(network,),
+        short="",
         further=True,
     )
 
@@ -214,7 +245,7 @@ def _in_further(measure: Measure, network: str) -> Measure:
 FIGURES: dict[str, Measure] = {
     named.name: named
     for measure in MEASURES
-    for named in (measure, *(_in_further(measure, n) for n in measure.networks))
+    for named in (measure, *(_in_further(measure, n) for n in measure.networks if measure.shared))
 }
 
 

@@ -49,14 +49,30 @@ def test_every_stage_has_a_component():
 
 
 @pytest.mark.parametrize("name", COMPONENTS)
-def test_component_has_its_stage_s_signature(name):
+def test_component_has_its_stage_s_parameters(name):
+    """Each artifact is taken, handed over, shown or followed; the rest the stage takes itself."""
     stage = getattr(importlib.import_module(f"epg.stages.{name}"), f"{name}_component")
-    component = function_of(name).python_func
-    wanted = inspect.signature(component)
-    assert list(inspect.signature(stage).parameters) == list(wanted.parameters)
-    assert [p.default for p in wanted.parameters.values()] == [inspect.Parameter.empty] * len(
-        wanted.parameters
-    )
+    wanted = inspect.signature(function_of(name).python_func)
+    parameters = set(wanted.parameters) - {"recipe", "overrides", "store", "run_name"}
+    told = {*stage.follows, *stage.hands_over, *stage.shows, *filter(None, [stage.measures])}
+    accepted = set(inspect.signature(stage.stage).parameters)
+    assert parameters - told <= accepted
+    assert set(stage.takes) <= parameters & accepted
+    assert told <= parameters
+    assert {p.default for p in wanted.parameters.values()} == {inspect.Parameter.empty}
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_outputs_of_a_component_are_filled(name):
+    stage = getattr(importlib.import_module(f"epg.stages.{name}"), f"{name}_component")
+    compiled = yaml.safe_load((ROOT / "components" / name / "component.yaml").read_text())
+    component = compiled["components"][f"comp-{name.replace('_', '-')}"]
+    outputs = set(component.get("outputDefinitions", {}).get("artifacts", {}))
+    assert outputs == {*stage.hands_over, *stage.shows, *filter(None, [stage.measures])}
+    inputs = set(component["inputDefinitions"].get("artifacts", {}))
+    assert inputs == {*stage.takes, *stage.follows}
+    returns = component.get("outputDefinitions", {}).get("parameters", {})
+    assert bool(returns) == bool(stage.returns)
 
 
 @pytest.mark.parametrize("name", COMPONENTS)

@@ -22,7 +22,7 @@ import yaml
 from epg.measures import MEASURES
 from epg.telemetry.exporter import start_exporter
 from epg.telemetry.metrics import TrainingMetrics
-from epg.telemetry.outcomes import Outcome, push_outcome
+from epg.telemetry.outcomes import StageOutcome, push_outcome
 
 K8S = Path(__file__).parents[2] / "k8s"
 NEEDED = ("prometheus", "prometheus-pushgateway", "promtool")
@@ -38,6 +38,13 @@ RECORDS = {
     "pretrain": {"loss": 1.75, "loss_nce": 1.25},
     "evaluate_denoising": {measure.name: 0.5 for measure in MEASURES},
     "gate_denoising": {"verdict": "pass"},
+}
+KINDS = {
+    "shard": "shards",
+    "count_gflops": "costs",
+    "pretrain": "training",
+    "evaluate_denoising": "evaluation",
+    "gate_denoising": "verdict",
 }
 
 
@@ -127,7 +134,8 @@ class Monitoring:
     def push(self, run: str, **records: dict) -> None:
         """Push as the stages of a run do; `gate_denoising` is the stage gate-denoising."""
         for name, metrics in records.items():
-            told = Outcome(name.replace("_", "-"), "digits", run, metrics, 2.5, time.time())
+            step = name.replace("_", "-")
+            told = StageOutcome(KINDS[name], step, "digits", run, metrics, 2.5, time.time())
             push_outcome(told, pytest.fail, {"EPG_PUSHGATEWAY": self.gateway})
 
 

@@ -30,7 +30,7 @@ REFUSALS = [
     (("--recipe", "toy", "--no-denoising", "--no-consistency"), ("nothing to train",)),
     (("--recipe", "toy", "--data", "folder:absent"), ("absent",)),
     (("--recipe", "toy", "--store", "ftp://somewhere"), ("ftp",)),
-    (("--recipe", "toy", "--set", "evaluate.features=inception"), ("Inception", "SHA-256")),
+    (("--recipe", "toy", "--set", "evaluate.networks=[inception]"), ("Inception", "SHA-256")),
     (("--recipe", "toy", "--inception-weights", "none.pth"), ("none.pth",)),
     (("--recipe", "toy", "--metrics-port", "http"), ("--metrics-port",)),
     (("--recipe", "toy", "--colour"), ("--colour",)),

@@ -7,8 +7,8 @@ import pytest
 import scipy.linalg
 import torch
 
+from epg.evaluation.features.inception import FidInception, resize_like_tensorflow
 from epg.evaluation.frechet import Moments, frechet_distance, inception_score
-from epg.evaluation.inception import FidInception, resize_like_tensorflow
 from epg.evaluation.neighbours import precision_recall
 
 
@@ -98,7 +98,7 @@ def test_inception_features_equal_torch_fidelitys(tmp_path):
     images = torch.randint(0, 256, (2, 32, 48, 3), dtype=torch.uint8)
     with torch.inference_mode():
         pool, logits = theirs(images.permute(0, 3, 1, 2))
-    found = ours.fold()(images)
+    found = ours.fold().describe(images)
     scale = float(pool.abs().max())
     torch.testing.assert_close(found.pool / scale, pool / scale, rtol=1e-4, atol=1e-5)
     scale = float(logits.abs().max())

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from epg.config.loading import load_recipe
 from epg.diffusion.denoisers import denoise_consistently
 from epg.diffusion.preconditioning import c_skip, per_image
+from epg.diffusion.seeds import SampleNoise
 from epg.model.decoder import DecoderBlock
 from epg.model.encoder import Encoder
 from epg.model.flops import (
@@ -314,7 +315,7 @@ def test_null_class_is_the_last_row() -> None:
     assert generator.class_embed.num_embeddings == 11
 
 
-def test_dropout_masks_are_shared_by_equal_generators_and_off_in_eval() -> None:
+def test_dropout_masks_are_shared_by_equal_numbers_and_off_in_eval() -> None:
     generator = tiny_generator(dropout=0.5)
     with torch.no_grad():
         for parameter in generator.parameters():
@@ -322,11 +323,14 @@ def test_dropout_masks_are_shared_by_equal_generators_and_off_in_eval() -> None:
     arguments = torch.randn(2, 1, 8, 8), torch.zeros(2), torch.tensor([1, 2])
 
     def run(seed: int) -> torch.Tensor:
-        return generator(*arguments, torch.Generator().manual_seed(seed))
+        noise = SampleNoise(seed, "test", 0, 0, 2)
+        return generator(
+            *arguments, lambda block, shape: noise.uniform(f"dropout/{block}", shape[1:])
+        )
 
     assert torch.equal(run(1), run(1))
     assert not torch.equal(run(1), run(2))
-    with pytest.raises(ValueError, match="random generator"):
+    with pytest.raises(ValueError, match="random numbers"):
         generator(*arguments)
     generator.eval()
     assert torch.equal(run(1), run(2))

@@ -85,15 +85,15 @@ def sample(
 ) -> None:
     """Generate images with a registered model or a file."""
     from epg.cli.stages import show_metrics
+    from epg.registry import open_registry
     from epg.stages.sample import sample as sample_images
-    from epg.store import open_store
 
     found = sample_images(
         model,
         classes=[name.strip() for name in classes.split(",")] if classes else None,
         num=num,
         out=out,
-        registry=open_store(registry),
+        registry=open_registry(registry),
         steps=steps,
         guidance_scale=guidance_scale,
         seed=seed,

@@ -5,7 +5,6 @@ Every error names the file, the line and the key, the value and what is allowed.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from importlib import resources
@@ -17,14 +16,17 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from epg.config.recipe import Recipe
-from epg.errors import UserError
+from epg.errors import UserError, did_you_mean
 
 _MAX_BYTES = 1_000_000
 _MAX_ALIASES = 100
 Lines = dict[tuple[str, ...], int]
 
 #: Keys of earlier versions -> what says it now; the new key's own description explains it.
-RENAMED = {"consistency.num_stages": "consistency.steps_per_stage"}
+RENAMED = {
+    "consistency.num_stages": "consistency.steps_per_stage",
+    "evaluate.features": "evaluate.networks",
+}
 
 
 class _Loader(yaml.SafeLoader):
@@ -102,8 +104,8 @@ def _read(recipe: str) -> tuple[str, str]:
     names = available_recipes()
     if recipe not in names:
         raise UserError(
-            f"unknown recipe {recipe!r}{_nearest(recipe, names)}: there are {', '.join(names)}; "
-            "or give the path of a .yaml file"
+            f"unknown recipe {recipe!r}{did_you_mean(recipe, names)}: "
+            f"there are {', '.join(names)}; or give the path of a .yaml file"
         )
     file = resources.files("epg") / "recipes" / f"{recipe}.yaml"
     return f"{recipe}.yaml", file.read_text(encoding="utf-8")
@@ -181,7 +183,7 @@ def _problem(path: tuple[str, ...], found: ErrorDetails) -> str:
         if key in RENAMED:
             return _renamed(key)
         names = _known_keys(path[:-1])
-        nearest = _nearest(path[-1], names)
+        nearest = did_you_mean(path[-1], names)
         section = ".".join(path[:-1]) or "a recipe"
         return f"unknown key {key!r}" + (nearest or f": {section} has {', '.join(names)}")
     if found["type"] == "missing":
@@ -244,11 +246,6 @@ def _known_keys(path: tuple[str, ...]) -> list[str]:
 def _description(path: tuple[str, ...]) -> str | None:
     section = _section(path[:-1])
     return section.model_fields[path[-1]].description if section else None
-
-
-def _nearest(word: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _oneline(error: object) -> str:

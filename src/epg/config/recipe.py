@@ -224,14 +224,24 @@ class SvcConfig(Section):
 class EvaluateConfig(Section):
     """How generated images are judged."""
 
-    features: Literal["classifier", "inception"] = Field(
-        description="classifier: a small network trained on the training split; inception: FID"
+    networks: list[Literal["classifier", "inception"]] = Field(
+        min_length=1,
+        description="a list such as [classifier] of networks in whose features images are "
+        "compared; classifier: a small one trained on the training split; inception: FID",
     )
     num_samples: Positive = 50_000
     batch_size: Positive = 256
     neighbours: Positive = Field(3, description="k of improved precision and recall")
     classifier_epochs: Positive = 20
     svc: SvcConfig | None = None
+
+    @model_validator(mode="after")
+    def _once_each(self) -> EvaluateConfig:
+        if len(set(self.networks)) < len(self.networks):
+            raise ValueError(
+                f"evaluate.networks is [{', '.join(self.networks)}]: name each network once"
+            )
+        return self
 
 
 class GateConfig(Section):

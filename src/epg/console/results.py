@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from epg.console.board import Board
 from epg.errors import UserError
 from epg.measures import measured
-from epg.runs.record import StageRecord, fetch_output, load_record
+from epg.runs.handover import fetch_output
+from epg.runs.record import StageRecord, load_record
 from epg.runs.run import Run
 from epg.stages.catalog import OBJECTIVES
 

@@ -1,7 +1,7 @@
 """Batches of uint8 pixels to what the networks see: normalisation, flips, two augmented views.
 
-Everything works on whole batches, on the tensors' own device, and draws from the generator that it
-is given (on that device too). Nothing waits for the device: no number is read back.
+Everything works on whole batches, on the tensors' own device, with the random numbers that it is
+given (on that device too). Nothing waits for the device: no number is read back.
 Shapes: N images, C channels (1 or 3), H W pixels; stored NHWC in uint8, used NCHW in float32.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,12 +18,25 @@ from epg.data import color, resample
 from epg.data.settings import AugmentationSettings
 
 _CROP_ATTEMPTS = 10
-_OTHER_DRAWS = 12  # place 2, flip, jitter 5, grey, blur 2, solarize
+_DRAWS = 2 * _CROP_ATTEMPTS + 12  # and: place 2, flip, jitter 5, grey, blur 2, solarize
 _LOG_RATIO = (-0.28768207245178085, 0.28768207245178085)  # ln(3/4), ln(4/3)
 
 # Each operation comes first, second, third and last once: see _jitter.
 _ORDERS_RGB = ("bcsh", "chbs", "sbhc", "hscb")
 _ORDERS_GREY = ("bc", "cb")
+
+
+class RandomNumbers(Protocol):
+    """Random numbers of the samples at hand, which stand together in a larger batch."""
+
+    @property
+    def first(self) -> int:
+        """Position of the first of them in that batch."""
+        ...
+
+    def uniform(self, name: str, shape: Sequence[int] = ()) -> Tensor:
+        """Return numbers in [0, 1), [N, *shape]; the same name gives the same ones."""
+        ...
 
 
 @functools.lru_cache(maxsize=32)
@@ -65,9 +79,9 @@ def valid_range(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Te
     return (-m / (2 * s)).float(), ((1 - m) / (2 * s)).float()
 
 
-def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+def random_flip(images: Tensor, random: RandomNumbers) -> Tensor:
     """Mirror each image [N, C, H, W] left to right with probability 1/2."""
-    chosen = torch.rand(len(images), generator=generator, device=images.device) < 0.5
+    chosen = random.uniform("flip") < 0.5
     return torch.where(chosen[:, None, None, None], images.flip(-1), images)
 
 
@@ -75,7 +89,7 @@ def two_views(
     images: Tensor,
     config: AugmentationSettings,
     horizontal_flip: bool,
-    generator: torch.Generator,
+    random: RandomNumbers,
 ) -> tuple[Tensor, Tensor]:
     """Return two random views of each image, float32 [N, C, H, W] in 0…1, not yet normalised.
 
@@ -86,13 +100,13 @@ def two_views(
         images: uint8 [N, H, W, C].
         config: strengths and probabilities.
         horizontal_flip: whether views are mirrored (never for digits or letters).
-        generator: source of all randomness, on the images' device.
+        random: source of all randomness, on the images' device.
     """
     N = len(images)
     both = torch.cat([_unit(images)] * 2)  # [2N, C, H, W]: view 1 of all, then view 2 of all
-    draws = _Draws(2 * N, generator, images.device)
+    draws = _Draws(random)
     both = _resized_crop(both, config, horizontal_flip, draws)
-    both = _jitter(both, config, draws)
+    both = _jitter(both, config, draws, random.first)
     both = color.random_grey(both, draws.below(config.grayscale_prob))
     both = _blur(both, config, draws)
     both = color.solarize(both, draws.below_in_view(config.solarize_prob))
@@ -108,10 +122,9 @@ def _unit(images: Tensor) -> Tensor:
 class _Draws:
     """Uniform numbers for a whole call, one row of [2N] after another, drawn at once."""
 
-    def __init__(self, count: int, generator: torch.Generator, device: torch.device) -> None:
-        rows = 2 * _CROP_ATTEMPTS + _OTHER_DRAWS
-        self._rows = iter(torch.rand(rows, count, generator=generator, device=device))
-        self._views = (torch.arange(count, device=device) >= count // 2).long()
+    def __init__(self, random: RandomNumbers) -> None:
+        drawn = random.uniform("views", (2, _DRAWS))  # [N, 2, rows]
+        self._rows = iter(drawn.permute(2, 1, 0).flatten(1))
 
     def unit(self) -> Tensor:
         """Return numbers in [0, 1)."""
@@ -127,8 +140,8 @@ class _Draws:
 
     def below_in_view(self, probabilities: Sequence[float]) -> Tensor:
         """Return booleans with a probability for each of the two views."""
-        first, second = probabilities
-        return self.unit() < torch.where(self._views == 0, first, second)
+        drawn = self.unit().unflatten(0, (2, -1))
+        return torch.stack([row < p for row, p in zip(drawn, probabilities, strict=True)]).flatten()
 
 
 def _resized_crop(
@@ -168,11 +181,13 @@ def _first_fitting(
     )
 
 
-def _jitter(images: Tensor, config: AugmentationSettings, draws: _Draws) -> Tensor:
+def _jitter(
+    images: Tensor, config: AugmentationSettings, draws: _Draws, first_position: int
+) -> Tensor:
     """Change brightness, contrast, saturation and hue of some images, in one of four orders.
 
-    The order goes by the position in the batch, which is random already since batches are
-    shuffled: no random number has to travel from the device to the host.
+    The order goes by the position in the batch of all processes, which is random already since
+    batches are shuffled: no random number has to travel from the device to the host.
     """
     brightness, contrast, saturation, hue = config.color_jitter
     chosen = draws.below(config.color_jitter_prob)
@@ -192,16 +207,15 @@ def _jitter(images: Tensor, config: AugmentationSettings, draws: _Draws) -> Tens
         name: torch.where(chosen, factor, 0.0 if name == "h" else 1.0).unflatten(0, (2, -1))
         for name, (_, factor) in steps.items()
     }
-    parts = []
-    begin = 0
-    for part, order in zip(paired.chunk(len(orders), dim=1), orders, strict=False):
-        span = slice(begin, begin + part.shape[1])
-        for name in order:
+    changed = torch.empty_like(paired)
+    for begin in range(min(len(orders), paired.shape[1])):
+        every = slice(begin, None, len(orders))  # positions with the same order
+        part = paired[:, every]
+        for name in orders[(first_position + begin) % len(orders)]:
             if strengths[name]:
-                part = steps[name][0](part, factors[name][:, span])
-        parts.append(part)
-        begin = span.stop
-    return torch.cat(parts, dim=1).flatten(0, 1)
+                part = steps[name][0](part, factors[name][:, every])
+        changed[:, every] = part
+    return changed.flatten(0, 1)
 
 
 def _blur(images: Tensor, config: AugmentationSettings, draws: _Draws) -> Tensor:

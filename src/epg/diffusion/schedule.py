@@ -27,14 +27,11 @@ def num_scales_at(step: int, total_steps: int, start: int, end: int) -> int:
     return min(start * 2 ** math.ceil(step / period), end) + 1
 
 
-def log_normal_sigmas(
-    count: int, mean: float, std: float, generator: torch.Generator, device: torch.device
-) -> Tensor:
-    """Draw `count` levels with ln(sigma) ~ N(mean, std^2), float64 [count].
+def log_normal_sigmas(normal: Tensor, mean: float, std: float) -> Tensor:
+    """Return levels with ln(sigma) ~ N(mean, std^2) for standard normal numbers, float64 [N].
 
     Source: docs/method.md, 4.2.
     """
-    normal = torch.randn(count, generator=generator, device=device, dtype=torch.float64)
     return torch.exp(mean + std * normal)
 
 

@@ -19,51 +19,37 @@ from PIL import Image
 Images = NDArray[np.uint8]
 _GAP = 2  # pixels between images
 _PAPER = 0
+_TILE = 48  # least height of an image, in pixels
 MAX_ROWS = 20
 
 
-def class_grid(
-    images: Images, labels: NDArray[np.int64], *, per_class: int = 10, tile: int = 48
-) -> bytes:
+def class_grid(images: Images, labels: NDArray[np.int64], *, per_class: int = 10) -> bytes:
     """PNG with one row per class, in order of labels, and up to `per_class` images in each.
 
     Args:
         images: uint8 [N, H, W, C].
         labels: class of each image, int64 [N].
         per_class: images in a row, the first ones of each class.
-        tile: least height of an image in the grid, in pixels.
     """
     classes = sorted({int(label) for label in labels})
     if len(classes) > MAX_ROWS:  # evenly chosen: the first twenty of 1,000 are all fish and birds
         picked = np.linspace(0, len(classes) - 1, MAX_ROWS).round().astype(int)
         classes = [classes[i] for i in picked]
     rows = [images[labels == label][:per_class] for label in classes]
-    return _png(_sheet(rows, tile))
+    return _png(_sheet(rows))
 
 
-def trajectory_strip(
-    trajectory: Images, *, max_points: int = 12, max_rows: int = 10, tile: int = 48
-) -> bytes:
-    """PNG with one row per image and its denoised estimates from left to right.
-
-    Args:
-        trajectory: uint8 [T, N, H, W, C].
-        max_points: columns at most; the first and the last are always shown.
-        max_rows: images at most.
-        tile: least height of an image in the strip, in pixels.
-    """
-    points = len(trajectory)
-    columns = np.linspace(0, points - 1, min(points, max_points)).round().astype(int)
-    rows = [trajectory[columns, i] for i in range(min(trajectory.shape[1], max_rows))]
-    return _png(_sheet(rows, tile))
+def trajectory_strip(trajectory: Images) -> bytes:
+    """PNG with one row per image of uint8 [T, N, H, W, C], its estimates from left to right."""
+    return _png(_sheet(list(trajectory.swapaxes(0, 1))))
 
 
-def _sheet(rows: list[Images], tile: int) -> Images:
+def _sheet(rows: list[Images]) -> Images:
     """Lay rows of images [N, H, W, C] out on paper: uint8 [height, width, C]."""
     if not rows or not len(rows[0]):
         raise ValueError("no images to lay out")
     height, width, channels = rows[0].shape[1:]
-    scale = max(1, -(-tile // height))
+    scale = max(1, -(-_TILE // height))
     gap = _GAP if scale * height < 128 else 2 * _GAP
     step_y, step_x = height * scale + gap, width * scale + gap
     columns = max(len(row) for row in rows)
@@ -84,7 +70,7 @@ def _png(sheet: Images) -> bytes:
     return buffer.getvalue()
 
 
-def grid_html(png: bytes, title: str = "Generated images") -> str:
+def grid_html(png: bytes, title: str) -> str:
     """Return a self-contained HTML page that shows the PNG; it needs nothing from elsewhere."""
     data = base64.b64encode(png).decode("ascii")
     heading = html.escape(title)

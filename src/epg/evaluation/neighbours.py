@@ -15,9 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from epg.data.reader import ShardReader
+from epg.evaluation.precision import full_precision
+from epg.evaluation.reading import once
+
 BLOCK_ROWS = 4096
 #: Larger images are averaged down to at most this before they are compared pixel by pixel.
 MAX_SIDE = 64
+#: Images whose nearest training image is looked for, and training images that are looked through.
+MAX_QUERIES = 1000
+MAX_TRAINING_IMAGES = 100_000
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
@@ -26,18 +33,32 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     return torch.addmm(norms, x, y.T, alpha=-2).clamp_min_(0)
 
 
+def nearest(rows: Tensor, others: Iterable[Tensor], k: int, block: int = BLOCK_ROWS) -> Tensor:
+    """Squared distances of every row [N, D] to the k nearest of the others: [N, k], ascending.
+
+    Args:
+        rows: from which distances are taken.
+        others: parts [M, D] of the set among which is looked; the whole may not fit memory.
+        k: how many; where there are fewer, the rest is infinite.
+        block: rows that are compared at a time, of either set.
+    """
+    found = rows.new_full((len(rows), k), float("inf"))
+    for part in others:
+        for columns in part.split(block):
+            for here, known in zip(rows.split(block), found.split(block), strict=True):
+                candidates = torch.cat([known, squared_distances(here, columns)], 1)
+                known.copy_(candidates.topk(k, dim=1, largest=False).values)
+    return found
+
+
 def neighbour_radii(features: Tensor, k: int, block: int = BLOCK_ROWS) -> Tensor:
     """Squared distance of every row [N, D] to its k-th nearest other row: [N]."""
     if not 0 < k < len(features):
         raise ValueError(f"k is {k}: it must lie between 1 and {len(features) - 1}")
-    radii = []
-    for rows in features.split(block):
-        # The nearest of the k + 1 is the row itself.
-        nearest = squared_distances(rows, features).topk(k + 1, dim=1, largest=False).values
-        radii.append(nearest[:, k])
-    return torch.cat(radii)
+    return nearest(features, [features], k + 1, block)[:, k]  # the nearest is the row itself
 
 
+@full_precision()
 def precision_recall(
     reference: Tensor, samples: Tensor, k: int = 3, block: int = BLOCK_ROWS
 ) -> tuple[float, float]:
@@ -73,33 +94,24 @@ def pixels(images: NDArray[np.uint8], device: torch.device | str = "cpu") -> Ten
     return x.flatten(1)
 
 
-def nearest_distances(
-    queries: NDArray[np.uint8],
-    reference: Iterable[NDArray[np.uint8]],
-    device: torch.device | str = "cpu",
-    block: int = BLOCK_ROWS,
+@full_precision()
+def distances_to_training(
+    queries: NDArray[np.uint8], train: ShardReader, device: torch.device | str = "cpu"
 ) -> NDArray[np.float64]:
-    """Euclidean distance in pixel values (0 to 255) of every query to its nearest reference image.
+    """Distance in pixel values (0 to 255) of every query to its nearest training image.
 
     Args:
         queries: uint8 [N, H, W, C].
-        reference: blocks of images of the same shape; all of them may be more than fits memory.
+        train: images of the same shape; of large splits the same `MAX_TRAINING_IMAGES` are looked
+            through every time.
         device: where distances are computed.
-        block: rows that are compared at a time.
 
     Returns:
-        float64 [N]; infinite where there is no reference image.
+        float64 [N], Euclidean.
     """
-    rows = pixels(queries, device)
-    nearest = torch.full((len(rows),), float("inf"), device=rows.device)
-    for images in reference:
-        for start in range(0, len(images), block):
-            others = pixels(images[start : start + block], device)
-            for first in range(0, len(rows), block):
-                part = squared_distances(rows[first : first + block], others).amin(1)
-                chosen = nearest[first : first + block]
-                torch.minimum(chosen, part, out=chosen)
-    return nearest.double().sqrt().cpu().numpy()
+    others = (pixels(images, device) for images, _ in once(train, MAX_TRAINING_IMAGES))
+    found = nearest(pixels(queries, device), others, 1)[:, 0]
+    return found.double().sqrt().cpu().numpy()
 
 
 def nearest_neighbour_ratio(samples: NDArray[Any], held_out: NDArray[Any]) -> float:

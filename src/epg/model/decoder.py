@@ -5,11 +5,18 @@ Shape letters: N batch, L tokens, E encoder width, D decoder width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from epg.model.layers import Attention, Mlp, initialise, layer_norm
+
+#: (number of the decoder's block, shape [N, L, D]) -> numbers in [0, 1) of that shape on the
+#: network's device. The same arguments give the same numbers: a block that is computed twice,
+#: for a pair's other pass or for its gradient alone, drops the same values.
+DropoutDraws = Callable[[int, torch.Size], Tensor]
 
 
 class DecoderBlock(nn.Module):
@@ -19,10 +26,17 @@ class DecoderBlock(nn.Module):
     """
 
     def __init__(
-        self, embed_dim: int, dim: int, num_heads: int, mlp_ratio: float, dropout: float
+        self,
+        index: int,
+        embed_dim: int,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float,
+        dropout: float,
     ) -> None:
-        """Build one block of width `dim` for skips of width `embed_dim`."""
+        """Build block number `index`, of width `dim` for skips of width `embed_dim`."""
         super().__init__()
+        self.index = index
         self.dropout = dropout
         self.merge = nn.Linear(embed_dim + dim, dim)
         self.merge_norm = layer_norm(dim)
@@ -33,24 +47,24 @@ class DecoderBlock(nn.Module):
         self.mlp = Mlp(dim, mlp_ratio)
 
     def forward(
-        self, x: Tensor, skip: Tensor, condition: Tensor, generator: torch.Generator | None
+        self, x: Tensor, skip: Tensor, condition: Tensor, draws: DropoutDraws | None
     ) -> Tensor:
         """Map tokens [N, L, D] and skip [N, L, E] to [N, L, D]; `condition` [N, E] is activated."""
         x = self.merge_norm(self.merge(torch.cat([x, skip], dim=-1)))
         modulation = self.modulation(condition)[:, None].chunk(6, dim=-1)
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation
         attended = self.attn(torch.addcmul(shift1, self.norm1(x), 1 + scale1))
-        x = torch.addcmul(x, gate1, self._drop(attended, generator))
+        x = torch.addcmul(x, gate1, self._drop(attended, draws))
         mixed = self.mlp(torch.addcmul(shift2, self.norm2(x), 1 + scale2))
         return torch.addcmul(x, gate2, mixed)
 
-    def _drop(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Dropout whose mask comes from an explicit generator, so that two passes can share it."""
+    def _drop(self, x: Tensor, draws: DropoutDraws | None) -> Tensor:
+        """Dropout by numbers that are handed in, so that two passes can share a mask."""
         if not self.training or self.dropout == 0.0:
             return x
-        if generator is None:
-            raise ValueError("a decoder with dropout needs a random generator while it trains")
-        keep = torch.rand(x.shape, generator=generator, device=x.device) >= self.dropout
+        if draws is None:
+            raise ValueError("a decoder with dropout needs random numbers while it trains")
+        keep = draws(self.index, x.shape) >= self.dropout
         return x * keep / (1.0 - self.dropout)
 
 
@@ -76,8 +90,8 @@ class Decoder(nn.Module):
             else nn.Identity()
         )
         self.blocks = nn.ModuleList(
-            DecoderBlock(embed_dim, decoder_embed_dim, num_heads, mlp_ratio, dropout)
-            for _ in range(depth)
+            DecoderBlock(index, embed_dim, decoder_embed_dim, num_heads, mlp_ratio, dropout)
+            for index in range(depth)
         )
         self.norm = layer_norm(decoder_embed_dim)
         self.head = nn.Linear(decoder_embed_dim, channels * patch_size**2)
@@ -100,11 +114,11 @@ class Decoder(nn.Module):
         tokens: Tensor,
         skips: list[Tensor],
         condition: Tensor,
-        generator: torch.Generator | None = None,
+        dropout_draws: DropoutDraws | None = None,
     ) -> Tensor:
         """Map normalised tokens [N, L, E] to patch pixels [N, L - 2, C * P * P]."""
         x = self.embed(tokens)
         activated = F.silu(condition)
         for block, skip in zip(self.blocks, reversed(skips), strict=True):
-            x = block(x, skip, activated, generator)
+            x = block(x, skip, activated, dropout_draws)
         return self.head(self.norm(x[:, 2:]))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from epg.model.decoder import Decoder
+from epg.model.decoder import Decoder, DropoutDraws
 from epg.model.encoder import Encoder
 
 
@@ -63,12 +62,12 @@ class Generator(nn.Module):
         x: Tensor,
         c_noise: Tensor,
         labels: Tensor,
-        dropout_generator: torch.Generator | None = None,
+        dropout_draws: DropoutDraws | None = None,
     ) -> Tensor:
         """Return the model output [N, C, H, W] for `c_in * x` [N, C, H, W] at `c_noise` [N]."""
         class_embedding = self.class_embed(labels)
         encoded = self.encoder(x, c_noise, class_embedding)
         tokens = self.encoder.norm(encoded.tokens)
         condition = encoded.time + class_embedding
-        patches = self.decoder(tokens, encoded.skips, condition, dropout_generator)
+        patches = self.decoder(tokens, encoded.skips, condition, dropout_draws)
         return unpatchify(patches, self.encoder.patch_size, self.channels)

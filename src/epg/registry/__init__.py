@@ -1,12 +1,22 @@
-"""Finished models by name and version: weights, recipe, metrics and a card, in any store.
+"""Finished models by name and version: weights, recipe, metrics and a card.
 
-    <model>/<version>/model.safetensors, recipe.yaml, metrics.json, README.md, ..., model.json
-
-`model.json` is written last: where it exists, the version is complete and never changes.
+`open_registry` is the way in; `Registry` is what it gives, wherever the models are kept.
 """
 
-from epg.registry.entry import Registered
-from epg.registry.lookup import fetch_model, list_models, resolve
-from epg.registry.registering import register
+from __future__ import annotations
 
-__all__ = ["Registered", "fetch_model", "list_models", "register", "resolve"]
+from epg.registry.base import Registered, Registry
+from epg.store import Store, open_store
+
+__all__ = ["Registered", "Registry", "open_registry"]
+
+
+def open_registry(place: str | Store) -> Registry:
+    """Open the registry in a store, or in the store that a URI names.
+
+    Raises:
+        UserError: the URI names no store.
+    """
+    from epg.registry.files import FileRegistry
+
+    return FileRegistry(open_store(place) if isinstance(place, str) else place)

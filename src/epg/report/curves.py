@@ -91,10 +91,11 @@ def loss_chart(rows: Rows, title: str) -> Chart:
 
 
 def side_charts(rows: Rows) -> list[Chart]:
-    """Draw learning rate, gradient norm and speed, as far as the rows tell of them."""
+    """Draw rate, gradient, deviation of features and speed, as far as the rows tell of them."""
     wanted = (
         ("learning_rate", "Learning rate", "rate"),
         ("grad_norm", "Gradient norm", "norm"),
+        ("feature_std", "Deviation of features", "deviation"),
         ("images_per_second", "Speed", "images/s"),
     )
     charts = []

@@ -5,52 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 from epg.config.recipe import Recipe
-
-OBJECTIVES = ("denoising", "consistency")
-SHARED_STAGES = ("shard", "reference-statistics", "pretrain", "count-gflops")
-BRANCH_STAGES = ("finetune", "evaluate", "gate", "register")
-TRAINING_STAGES = ("pretrain", "finetune-denoising", "finetune-consistency")
-#: Every stage that the page tells of, in the order of the pipeline.
-STAGES = (
-    *SHARED_STAGES,
-    *(f"{stage}-{objective}" for stage in BRANCH_STAGES for objective in OBJECTIVES),
-)
-
-#: What must be done before a stage can begin (`finetune-X` stands for both objectives).
-_NEEDS = {
-    "shard": (),
-    "count-gflops": (),
-    "reference-statistics": ("shard",),
-    "pretrain": ("shard",),
-    "finetune": ("pretrain",),
-    "evaluate": ("finetune-X", "reference-statistics"),
-    "gate": ("evaluate-X",),
-    "register": ("gate-X",),
-}
-
-
-class Record(Protocol):
-    """The parts of a stage record that the page reads (see `runs/record.py`)."""
-
-    @property
-    def stage(self) -> str: ...  # noqa: D102
-    @property
-    def fingerprint(self) -> str: ...  # noqa: D102
-    @property
-    def metrics(self) -> dict[str, Any]: ...  # noqa: D102
-    @property
-    def details(self) -> dict[str, Any]: ...  # noqa: D102
-    @property
-    def started(self) -> str: ...  # noqa: D102
-    @property
-    def finished(self) -> str: ...  # noqa: D102
-    @property
-    def duration_seconds(self) -> float: ...  # noqa: D102
-    @property
-    def versions(self) -> dict[str, Any]: ...  # noqa: D102
+from epg.runs.record import StageRecord
+from epg.runs.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -83,15 +42,16 @@ class Dataset:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """Everything that one page shows. Any part may be missing but the first three."""
+    """Everything that one page shows. Any part may be missing but the first four."""
 
     name: str
     store_uri: str
     recipe: Recipe
+    stages: Sequence[Stage]  # that the page tells of, in the order of the pipeline
     recipe_text: str = ""
     recipe_argument: str = ""  # what --recipe takes to get this recipe, and with it:
     settings: Sequence[str] = ()  # the `a.b=c` of --set
-    records: Mapping[str, Record] = field(default_factory=dict)
+    records: Mapping[str, StageRecord] = field(default_factory=dict)
     failures: Mapping[str, Failure] = field(default_factory=dict)
     status: FinalStatus | None = None
     reused: frozenset[str] = frozenset()
@@ -103,13 +63,27 @@ class RunFacts:
     notes: Sequence[str] = ()  # what could not be read
     generated: str = ""
 
-    def metrics(self, stage: str) -> Mapping[str, Any]:
-        """Return the metrics of a finished stage, or none at all."""
-        return self.records[stage].metrics if stage in self.records else {}
+    @property
+    def objectives(self) -> list[str]:
+        """The kinds of models that the pipeline knows."""
+        return list(dict.fromkeys(stage.objective for stage in self.stages if stage.objective))
 
-    def details(self, stage: str) -> Mapping[str, Any]:
-        """Return the details of a finished stage, or none at all."""
-        return self.records[stage].details if stage in self.records else {}
+    def record(self, step: str, objective: str = "") -> StageRecord | None:
+        """Return the record of a step (of one objective's branch), or None."""
+        for stage in self.stages:
+            if (stage.step, stage.objective) == (step, objective):
+                return self.records.get(stage.name)
+        return None
+
+    def metrics(self, step: str, objective: str = "") -> Mapping[str, Any]:
+        """Return the metrics of a finished step, or none at all."""
+        record = self.record(step, objective)
+        return record.metrics if record else {}
+
+    def details(self, step: str, objective: str = "") -> Mapping[str, Any]:
+        """Return the details of a finished step, or none at all."""
+        record = self.record(step, objective)
+        return record.details if record else {}
 
 
 def seconds_since_1970(time: str) -> float:
@@ -122,9 +96,13 @@ def seconds_since_1970(time: str) -> float:
 
 
 def standing_failures(facts: RunFacts) -> list[Failure]:
-    """Return failures that no later success of the same stage has mended, in DAG order."""
+    """Return failures that no later success of the same stage has mended, in DAG order.
+
+    A stage that the page does not know comes last; the report's own failure is none of the run.
+    """
+    known = [stage.name for stage in facts.stages]
     found = []
-    for stage in (*STAGES, *sorted(set(facts.failures) - set(STAGES) - {"report"})):
+    for stage in (*known, *sorted(set(facts.failures) - set(known) - {"report"})):
         failure = facts.failures.get(stage)
         record = facts.records.get(stage)
         if failure and not (record and seconds_since_1970(record.finished) >= failure.time):
@@ -132,37 +110,25 @@ def standing_failures(facts: RunFacts) -> list[Failure]:
     return found
 
 
-def next_stages(facts: RunFacts) -> list[str]:
+def next_stages(facts: RunFacts) -> list[Stage]:
     """Return stages without a result whose inputs are all there: where a run stopped."""
-    found = []
-    for stage in STAGES:
-        kind, objective = split_stage(stage)
-        needs = [need.replace("X", objective) for need in _NEEDS[kind]]
-        if stage not in facts.records and all(need in facts.records for need in needs):
-            found.append(stage)
-    return found
-
-
-def split_stage(stage: str) -> tuple[str, str]:
-    """Split `finetune-denoising` into (`finetune`, `denoising`); a shared stage has no second."""
-    for objective in OBJECTIVES:
-        if stage.endswith(f"-{objective}"):
-            return stage.removesuffix(f"-{objective}"), objective
-    return stage, ""
+    return [
+        stage
+        for stage in facts.stages
+        if stage.name not in facts.records and all(need in facts.records for need in stage.needs)
+    ]
 
 
 def branch_state(facts: RunFacts, objective: str) -> str:
     """Tell how far a branch came: `done`, `begun`, `failed`, `not wanted`, `not reached`."""
-    stages = [f"{stage}-{objective}" for stage in BRANCH_STAGES]
-    if any(failure.stage in stages for failure in standing_failures(facts)):
+    names = {stage.name for stage in facts.stages if stage.objective == objective}
+    if any(failure.stage in names for failure in standing_failures(facts)):
         return "failed"
-    if f"gate-{objective}" in facts.records:
+    if facts.record("gate", objective):
         return "done"
-    if any(stage in facts.records for stage in stages):
+    if names & set(facts.records):
         return "begun"
     succeeded = facts.status is not None and facts.status.state == "SUCCEEDED"
-    other = next(o for o in OBJECTIVES if o != objective)
+    other_done = any(facts.record("gate", o) for o in facts.objectives if o != objective)
     quiet = facts.status is None and not standing_failures(facts)
-    if succeeded or (quiet and f"gate-{other}" in facts.records):
-        return "not wanted"
-    return "not reached"
+    return "not wanted" if succeeded or (quiet and other_done) else "not reached"

@@ -6,10 +6,10 @@ from typing import Any
 
 from epg.numbers import duration, percent, significant, whole
 from epg.report.curves import loss_chart, side_charts
-from epg.report.facts import TRAINING_STAGES, RunFacts, branch_state, split_stage, standing_failures
+from epg.report.ending import SHORT_TITLES, TITLES, describe_end
+from epg.report.facts import RunFacts, branch_state, standing_failures
 from epg.report.html import render
 from epg.report.images import MAX_STRIP_BYTES, embed
-from epg.report.outcome import SHORT_TITLES, TITLES, describe_outcome
 from epg.report.results import (
     class_agreement,
     class_names,
@@ -41,7 +41,7 @@ def render_page(facts: RunFacts) -> str:
         facts=facts,
         titles=TITLES,
         short_titles=SHORT_TITLES,
-        outcome=describe_outcome(facts),
+        end=describe_end(facts),
         subtitle=facts.recipe.description or data_words(facts),
         chips=_chips(facts),
         heroes=[_hero(facts, objective) for objective in shown_objectives(facts)],
@@ -54,13 +54,13 @@ def render_page(facts: RunFacts) -> str:
         trajectory=embed(facts.images.get("trajectory-denoising")),
         stages=[
             {
-                "stage": stage,
-                "color": split_stage(stage)[1] or "shared",
-                "chart": loss_chart(rows, stage),
+                "stage": stage.name,
+                "color": stage.objective or "shared",
+                "chart": loss_chart(rows, stage.name),
                 "side": side_charts(rows),
             }
-            for stage in TRAINING_STAGES
-            if (rows := facts.series.get(stage))
+            for stage in facts.stages
+            if stage.kind == "training" and (rows := facts.series.get(stage.name))
         ],
         timeline=timeline(facts),
         models=registered_models(facts),
@@ -91,7 +91,7 @@ def _chips(facts: RunFacts) -> list[str]:
 def _hero(facts: RunFacts, objective: str) -> dict[str, Any]:
     """Return one model's figure: its grid, or the words that stand in its place."""
     recipe = facts.recipe
-    metrics = facts.metrics(f"evaluate-{objective}")
+    metrics = facts.metrics("evaluate", objective)
     nfe = metrics.get("nfe")
     if objective == "denoising":
         steps = recipe.denoising.sampling_steps
@@ -100,7 +100,7 @@ def _hero(facts: RunFacts, objective: str) -> dict[str, Any]:
         how = "straight from noise"
     if nfe is not None:
         how += f", {whole(nfe)} network evaluation{'s' if nfe != 1 else ''} per image"
-    verdict = facts.metrics(f"gate-{objective}").get("verdict")
+    verdict = facts.metrics("gate", objective).get("verdict")
     words = {
         "failed": "This branch failed before it had samples.",
         "begun": "Not evaluated yet.",

@@ -8,7 +8,7 @@ from typing import Any
 
 from epg.measures import Measure, measured
 from epg.numbers import decimals, finite
-from epg.report.facts import OBJECTIVES, RunFacts, branch_state
+from epg.report.facts import RunFacts, branch_state
 
 MAX_CLASSES = 20  # a table of a thousand classes shows the worst ones
 COPY_RATIO = 0.7  # below this, samples lie suspiciously close to training images
@@ -32,30 +32,30 @@ class Cell:
     met: bool | None = None
 
 
-def feature_name(facts: RunFacts) -> str:
-    """Return the name of the network in whose features the models were judged."""
-    names = [facts.details(f"evaluate-{o}").get("feature_network") for o in OBJECTIVES]
-    return next((str(name) for name in names if name), "")
+def feature_networks(facts: RunFacts) -> dict[str, str]:
+    """Return the networks in whose features the models were judged: name in the recipe -> name."""
+    told = [facts.details("evaluate", o).get("feature_networks") for o in facts.objectives]
+    return next((dict(networks) for networks in told if networks), {})
 
 
 def shown_objectives(facts: RunFacts) -> list[str]:
     """Return the objectives that have a place on the page: all that were wanted."""
-    wanted = [o for o in OBJECTIVES if branch_state(facts, o) != "not wanted"]
-    return wanted or list(OBJECTIVES)
+    wanted = [o for o in facts.objectives if branch_state(facts, o) != "not wanted"]
+    return wanted or facts.objectives
 
 
 def result_rows(facts: RunFacts) -> list[tuple[Measure, str, list[Cell]]]:
     """Return (measure, its meaning, one cell per shown objective) for all that was measured."""
     values = _evaluations(facts)
-    features = feature_name(facts)
+    networks = feature_networks(facts)
     return [
-        (measure, measure.explain(features), [_cell(facts, measure, o, values[o]) for o in values])
+        (measure, measure.explain(networks), [_cell(facts, measure, o, values[o]) for o in values])
         for measure in measured(name for metrics in values.values() for name in metrics)
     ]
 
 
 def _evaluations(facts: RunFacts) -> dict[str, Mapping[str, Any]]:
-    return {o: facts.metrics(f"evaluate-{o}") for o in shown_objectives(facts)}
+    return {o: facts.metrics("evaluate", o) for o in shown_objectives(facts)}
 
 
 def _cell(facts: RunFacts, measure: Measure, objective: str, metrics: Mapping[str, Any]) -> Cell:
@@ -83,10 +83,10 @@ def headline_cards(facts: RunFacts) -> list[dict[str, Any]]:
             continue
         measure = min(found, key=lambda m: names.index(m.name))
         speed = _speed_note(facts) if measure.kind == "rate" else ""
-        words = [measure.explain(feature_name(facts)), speed, measure.direction]
+        words = [speed or measure.meaning(feature_networks(facts)), measure.direction]
         cards.append(
             {
-                "title": measure.label,
+                "title": measure.title,
                 "note": "; ".join(filter(None, words)),
                 "values": [(o, measure.write(m.get(measure.name))) for o, m in values.items()],
             }
@@ -95,8 +95,8 @@ def headline_cards(facts: RunFacts) -> list[dict[str, Any]]:
 
 
 def _speed_note(facts: RunFacts) -> str:
-    for objective in OBJECTIVES:
-        record = facts.records.get(f"evaluate-{objective}")
+    for objective in facts.objectives:
+        record = facts.record("evaluate", objective)
         if record:
             where = str(record.details.get("device", "cpu"))
             if where != "cpu":
@@ -111,7 +111,7 @@ def copies_reading(facts: RunFacts) -> dict[str, Any] | None:
     ratios = {
         o: ratio
         for o in shown_objectives(facts)
-        if (ratio := finite(facts.metrics(f"evaluate-{o}").get("nearest_neighbour_ratio")))
+        if (ratio := finite(facts.metrics("evaluate", o).get("nearest_neighbour_ratio")))
         is not None
     }
     if not ratios:
@@ -145,7 +145,7 @@ def class_agreement(facts: RunFacts, objective: str) -> dict[int, float]:
 
     The independent judge is asked first; a class that nothing was asked of has none.
     """
-    details = facts.details(f"evaluate-{objective}")
+    details = facts.details("evaluate", objective)
     by_class = details.get("svc_agreement_by_class") or details.get("class_agreement_by_class")
     return {
         label: share
@@ -166,7 +166,7 @@ def shown_labels(facts: RunFacts) -> list[int]:
     count = len(class_names(facts))
     if count <= MAX_CLASSES:
         return list(range(count))
-    scores = [class_agreement(facts, o) for o in OBJECTIVES]
+    scores = [class_agreement(facts, o) for o in facts.objectives]
 
     def worst(label: int) -> float:
         return min((score[label] for score in scores if label in score), default=1.0)

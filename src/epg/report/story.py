@@ -7,36 +7,37 @@ from collections.abc import Sequence
 from typing import Any
 
 from epg.numbers import duration, significant
-from epg.report.facts import STAGES, RunFacts, branch_state, split_stage, standing_failures
-from epg.report.outcome import SHORT_TITLES
+from epg.report.ending import SHORT_TITLES
+from epg.report.facts import RunFacts, branch_state, standing_failures
 from epg.report.results import shown_objectives
+from epg.runs.stage import Stage
 
 
 def timeline(facts: RunFacts) -> dict[str, Any]:
     """Return one row per stage (name, kind, state, words, bar width in percent) and the sum."""
     failed = {failure.stage for failure in standing_failures(facts)}
-    seconds = {stage: record.duration_seconds for stage, record in facts.records.items()}
-    shown = {stage: s for stage, s in seconds.items() if stage in STAGES}
+    names = {stage.name for stage in facts.stages}
+    shown = {name: r.duration_seconds for name, r in facts.records.items() if name in names}
     longest = max(shown.values(), default=0.0) or 1.0
     rows = []
-    for stage in STAGES:
-        kind, objective = split_stage(stage)
-        row = {"stage": stage, "color": objective or "shared", "width": "", "note": ""}
-        if stage in failed:
+    for stage in facts.stages:
+        name = stage.name
+        row = {"stage": name, "color": stage.objective or "shared", "width": "", "note": ""}
+        if name in failed:
             rows.append({**row, "state": "failed", "words": "failed"})
-        elif stage in shown:
-            reused = stage in facts.reused
+        elif name in shown:
+            reused = name in facts.reused
             rows.append(
                 {
                     **row,
                     "state": "reused" if reused else "done",
-                    "words": duration(shown[stage]),
-                    "width": f"{100 * shown[stage] / longest:.2f}",
+                    "words": duration(shown[name]),
+                    "width": f"{100 * shown[name] / longest:.2f}",
                     "note": "reused" if reused else "",
                 }
             )
         else:
-            rows.append({**row, "state": "absent", "words": _absent(facts, kind, objective)})
+            rows.append({**row, "state": "absent", "words": _absent(facts, stage)})
     total = sum(shown.values())
     reused_total = sum(s for stage, s in shown.items() if stage in facts.reused)
     return {
@@ -47,12 +48,12 @@ def timeline(facts: RunFacts) -> dict[str, Any]:
     }
 
 
-def _absent(facts: RunFacts, kind: str, objective: str) -> str:
-    if objective:
-        state = branch_state(facts, objective)
-        if state == "not wanted":
+def _absent(facts: RunFacts, stage: Stage) -> str:
+    if stage.objective:
+        if branch_state(facts, stage.objective) == "not wanted":
             return "not wanted"
-        if kind == "register" and facts.metrics(f"gate-{objective}").get("verdict") == "fail":
+        verdict = facts.metrics("gate", stage.objective).get("verdict")
+        if stage.step == "register" and verdict == "fail":
             return "gate said no"
     return "no result"
 
@@ -61,7 +62,7 @@ def gates(facts: RunFacts) -> list[tuple[str, str, str]]:
     """Return (objective, verdict `pass`/`fail`/``, reason) per shown model."""
     found = []
     for objective in shown_objectives(facts):
-        metrics = facts.metrics(f"gate-{objective}")
+        metrics = facts.metrics("gate", objective)
         verdict = str(metrics.get("verdict", ""))
         verdict = verdict if verdict in {"pass", "fail"} else ""
         found.append((objective, verdict, str(metrics.get("reason", "no verdict yet"))))
@@ -72,7 +73,7 @@ def registered_models(facts: RunFacts) -> list[dict[str, str]]:
     """Return model, version, digest and uri of each registered model."""
     found = []
     for objective in shown_objectives(facts):
-        metrics = facts.metrics(f"register-{objective}")
+        metrics = facts.metrics("register", objective)
         if metrics:
             keys = ("model", "version", "digest", "uri")
             found.append(

@@ -1,85 +1,150 @@
-"""The door by which a pipeline component enters a stage: one-line errors, exit code 2."""
+"""The door by which a pipeline component enters a stage.
+
+Every component of the pipeline is one `Component`: what it takes from the steps before, what it
+hands over, what it shows. Errors are one line and exit code 2.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import functools
-import inspect
 import json
+import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Protocol
 
 from epg.errors import UserError
-from epg.runs.run import Run
+from epg.runs.guard import watch_parent
+from epg.runs.handover import HandOver
+from epg.runs.record import StageRecord
+from epg.runs.run import Run, run_store
 from epg.telemetry.progress import StageReporter
 
-P = ParamSpec("P")
-R = TypeVar("R")
+
+class Artifact(Protocol):
+    """An artifact of Kubeflow Pipelines, of which a stage sees no more than this."""
+
+    path: str
+    metadata: dict[str, Any]
 
 
-def open_run(recipe: str, overrides: dict[str, Any], store: str, run_name: str) -> Run:
-    """Open the run that a component's parameters name."""
-    return Run.open(recipe, overrides, store, run_name)
+class MetricsArtifact(Artifact, Protocol):
+    """An artifact that Kubeflow shows as a table of numbers."""
+
+    def log_metric(self, metric: str, value: float) -> None:
+        """Add a row."""
 
 
-def stage_entry(function: Callable[P, R]) -> Callable[P, R]:
-    """Turn a `UserError` of a `*_component` function into its log's last line and exit code 2.
+@dataclass(frozen=True)
+class Component:
+    """A stage as a step of the pipeline calls it, with keyword arguments.
 
-    On a cluster nothing but the log tells why a step failed, so the last line says it. Under
-    `epg run` the parent hears it as an event too, and the step ends when its launcher is gone.
+    Attributes:
+        stage: the plain function; it gets the run, what `takes` reads, and every argument that is
+            no artifact of ours (`objective`, `status`).
+        takes: input artifact -> how its file is read.
+        follows: input artifacts that only order the steps.
+        hands_over: output artifact -> outputs of the stage that it points to.
+        shows: output artifact -> output of the stage whose small file it becomes.
+        measures: the output artifact that gets the record's numbers.
+        returns: the metric that is the step's return value.
     """
 
-    @functools.wraps(function)
-    def entered(*args: P.args, **kwargs: P.kwargs) -> R:
-        from epg.runs.guard import watch_parent
+    stage: Callable[..., StageRecord]
+    takes: Mapping[str, Callable[[bytes], Any]] = field(default_factory=dict)
+    follows: tuple[str, ...] = ()
+    hands_over: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    shows: Mapping[str, str] = field(default_factory=dict)
+    measures: str = ""
+    returns: str = ""
 
+    def __call__(
+        self, *, recipe: str, overrides: dict[str, Any], store: str, run_name: str, **given: Any
+    ) -> str | None:
+        """Do the stage inside a pipeline."""
         watch_parent()
-        given = inspect.signature(function).bind(*args, **kwargs).arguments
-        stage = _stage_name(function.__name__, given)
-        try:
-            return function(*args, **kwargs)
-        except UserError as error:
-            _fail(stage, str(error), given)
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                _crash(stage, error, given)
-                raise
-            _fail(stage, f"no space left on the disk of {error.filename or 'the store'}", given)
-        except Exception as error:
-            _crash(stage, error, given)
+        with _told(self._name(given), store, run_name):
+            run = Run.open(recipe, overrides, store, run_name)
+            outputs = (*self.follows, *self.hands_over, *self.shows, self.measures)
+            arguments = {name: value for name, value in given.items() if name not in outputs}
+            for name, read in self.takes.items():
+                arguments[name] = read(Path(given[name].path).read_bytes())
+            record = self.stage(run, **arguments)
+            for name, wanted in self.hands_over.items():
+                _write(given[name], HandOver.of(run, record, *wanted).to_json())
+            for name, output in self.shows.items():
+                _show(run, record, output, given[name])
+            if self.measures:
+                _log(record, given[self.measures])
+            return str(record.metrics[self.returns]) if self.returns else None
+
+    def _name(self, given: Mapping[str, Any]) -> str:
+        step = self.stage.__name__.replace("_", "-")
+        return f"{step}-{given['objective']}" if given.get("objective") else step
+
+
+def _write(artifact: Artifact, content: bytes) -> None:
+    path = Path(artifact.path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    # One string: Kubeflow's metadata store turns whole floats and None into other things.
+    artifact.metadata["epg"] = content.decode()
+
+
+def _show(run: Run, record: StageRecord, output: str, artifact: Artifact) -> None:
+    handed = HandOver.of(run, record, output)
+    handed.fetch(run.store, output, Path(artifact.path))
+    artifact.metadata["epg"] = handed.to_json().decode()
+
+
+def _log(record: StageRecord, artifact: MetricsArtifact) -> None:
+    """Show the numbers of a record; Kubeflow keeps six decimals, the strings keep them all."""
+    numbers = {name: v for name, v in record.metrics.items() if isinstance(v, int | float)}
+    artifact.metadata["epg"] = json.dumps({name: repr(value) for name, value in numbers.items()})
+    for name, value in numbers.items():
+        if math.isfinite(value):
+            artifact.log_metric(name, float(value))
+
+
+@contextlib.contextmanager
+def _told(stage: str, store: str, run_name: str) -> Iterator[None]:
+    """Turn a `UserError` into the log's last line and exit code 2, and leave it for the report.
+
+    On a cluster nothing but the log tells why a step failed, so the last line says it. Under
+    `epg run` the parent hears it as an event too.
+    """
+    try:
+        yield
+        return
+    except UserError as error:
+        message = str(error)
+    except Exception as error:
+        full_disk = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        if not full_disk:  # nobody foresaw it: its traceback follows in the log
+            _remember(stage, " ".join(f"{type(error).__name__}: {error}".split()), store, run_name)
             raise
-        raise SystemExit(2)
-
-    return entered
-
-
-def _stage_name(function_name: str, given: dict[str, Any]) -> str:
-    stage = function_name.removesuffix("_component").replace("_", "-")
-    return f"{stage}-{given['objective']}" if given.get("objective") else stage
-
-
-def _crash(stage: str, error: Exception, given: dict[str, Any]) -> None:
-    """Leave an error that nobody foresaw for the report; its traceback follows in the log."""
-    _remember(stage, " ".join(f"{type(error).__name__}: {error}".split()), given)
-
-
-def _fail(stage: str, message: str, given: dict[str, Any]) -> None:
+        message = f"no space left on the disk of {getattr(error, 'filename', None) or 'the store'}"
     StageReporter(stage).failed(message)
-    _remember(stage, message, given)
+    _remember(stage, message, store, run_name)
     sys.stdout.flush()
     print(f"epg: error: {stage}: {message}", file=sys.stderr, flush=True)
+    raise SystemExit(2)
 
 
-def _remember(stage: str, message: str, given: dict[str, Any]) -> None:
-    """Leave the reason in the store for the report; a store that is away must not hide it."""
+def _remember(stage: str, message: str, store: str, run_name: str) -> None:
+    """Leave the reason in the store for the report.
+
+    The store alone is opened: what is wrong may be the recipe. One that is away hides nothing.
+    """
+    failure = {"stage": stage, "message": message, "time": time.time()}
     try:
-        run = open_run(given["recipe"], given["overrides"] or {}, given["store"], given["run_name"])
-        failure = {"stage": stage, "message": message, "time": time.time()}
-        run.store.put_bytes(f"failures/{stage}.json", json.dumps(failure).encode())
+        content = json.dumps(failure).encode()
+        run_store(store, run_name).put_bytes(f"failures/{stage}.json", content)
     except Exception as error:
         print(f"{stage}: the reason could not be stored: {error}", file=sys.stderr)
     log = Path("/dev/termination-log")

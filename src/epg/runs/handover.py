@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from epg.errors import UserError
-from epg.runs.record import StageRecord, file_sha256
+from epg.runs.record import StageRecord
 from epg.runs.run import Run
 from epg.store import Store
+from epg.store.digest import file_sha256
 
 KIND = "hand-over"
 FORMAT_VERSION = 1
@@ -109,6 +110,11 @@ class HandOver:
                 f"this artifact is no hand-over of version {FORMAT_VERSION} ({error}): run the "
                 "step that made it again, without cached results"
             ) from error
+
+
+def fetch_output(run: Run, record: StageRecord, name: str, path: Path) -> Path:
+    """Copy an output of a finished stage to `path` and check its digest."""
+    return HandOver.of(run, record, name).fetch(run.store, name, path)
 
 
 def _object(entry: Mapping[str, Any]) -> StoredObject:

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ from epg.runs.record import (
 from epg.runs.run import Run, save_recipe
 from epg.runs.stage import Stage
 from epg.runs.versions import versions
-from epg.telemetry.outcomes import Outcome, push_outcome
+from epg.store.lease import Lease
+from epg.telemetry.outcomes import StageOutcome, push_outcome
 from epg.telemetry.progress import StageReporter
 
 
@@ -36,7 +37,6 @@ def perform(
     config: dict[str, Any],
     inputs: dict[str, str],
     work: Callable[[StageReporter, Outputs], None],
-    refuse_changed: bool = False,
     always: bool = False,
 ) -> StageRecord:
     """Do a stage's work, or reuse its earlier result when nothing that it depends on changed.
@@ -47,58 +47,108 @@ def perform(
         config: the parts of the recipe that the result depends on (JSON).
         inputs: name -> SHA-256 of what is read.
         work: does it, with a reporter and the outputs.
-        refuse_changed: raise `UserError` instead of replacing an earlier result that was made
-            with other settings (training stages: their work is worth hours).
         always: never reuse.
+
+    Raises:
+        UserError: a training stage would replace a result that was made with other settings (its
+            work is worth hours), or somebody else is at this stage of this run.
     """
-    name = stage.name
-    reporter = StageReporter(name)
-    digest = fingerprint(name, config, inputs)
-    record = load_record(run, name)
-    if record is not None and not always:
+    reporter = StageReporter(stage.name)
+    digest = fingerprint(stage.name, config, inputs)
+    record = None if always else _earlier(run, stage, config, digest)
+    if record is None:
+        owner = f"stage {stage.name} of run {run.name}"
+        with Lease(run.store, f"leases/{stage.name}", owner) as lease:
+            # Whoever held the lease until now may have done the work.
+            record = None if always else _earlier(run, stage, config, digest)
+            if record is None:
+                begun = _Begun(stage, digest, config, inputs)
+                return begun.work(run, reporter, work, lease)
+    reporter.reused(record.finished)
+    return record
+
+
+def _earlier(
+    run: Run, stage: Stage, config: dict[str, Any], digest: str
+) -> StageRecord | None:
+    """Return an earlier result that still holds, or None. Raises `UserError` as `perform`."""
+    record = load_record(run, stage.name)
+    if record is not None:
         if record.fingerprint == digest and outputs_exist(run, record):
-            reporter.reused(record.finished)
             return record
-        if refuse_changed and record.config != config:
-            raise changed_error(run, name, record.config, config)
-    if refuse_changed and os.environ.get("EPG_REUSE_ONLY") == "1":
+        if stage.kind == "training" and record.config != config:
+            raise changed_error(run, stage.name, record.config, config)
+    if stage.kind == "training" and os.environ.get("EPG_REUSE_ONLY") == "1":
         raise UserError(
-            f"stage {name!r} of run {run.name!r} has no result for this recipe in "
+            f"stage {stage.name!r} of run {run.name!r} has no result for this recipe in "
             f"{run.store_uri}, and only results are wanted here (pipelines/epg_evaluate.yaml): "
             "train it first by pipelines/epg_full.yaml"
         )
-    save_recipe(run)
-    reporter.started()
-    started = datetime.now(UTC)
-    scratch = Path(tempfile.mkdtemp(prefix=f"epg-{name}-", dir=os.environ.get("EPG_SCRATCH")))
-    try:
-        outputs = Outputs(name, run.store, scratch)
-        work(reporter, outputs)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    finished = datetime.now(UTC)
-    record = StageRecord(
-        stage=name,
-        fingerprint=digest,
-        config=config,
-        inputs=inputs,
-        outputs=outputs.stored,
-        metrics=outputs.metrics,
-        details=outputs.details,
-        started=started.isoformat(timespec="seconds"),
-        finished=finished.isoformat(timespec="seconds"),
-        duration_seconds=round((finished - started).total_seconds(), 3),
-        versions=versions(),
-    )
-    run.store.put_bytes(record_key(name), json.dumps(asdict(record), indent=1).encode())
-    run.store.delete(f"failures/{name}.json")
-    seconds = record.duration_seconds
-    push_outcome(
-        Outcome(name, run.recipe.name, run.name, record.metrics, seconds, finished.timestamp()),
-        warn=reporter.warning,
-    )
-    reporter.finished({k: v for k, v in outputs.metrics.items() if isinstance(v, int | float)})
-    return record
+    return None
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A stage that has no result yet, and what its result will depend on."""
+
+    stage: Stage
+    digest: str
+    config: dict[str, Any]
+    inputs: dict[str, str]
+
+    def work(
+        self,
+        run: Run,
+        reporter: StageReporter,
+        work: Callable[[StageReporter, Outputs], None],
+        lease: Lease,
+    ) -> StageRecord:
+        """Do the work in a scratch folder; the record is written last, by whoever has the lease."""
+        name = self.stage.name
+        save_recipe(run)
+        reporter.started()
+        started = datetime.now(UTC)
+        scratch = Path(tempfile.mkdtemp(prefix=f"epg-{name}-", dir=os.environ.get("EPG_SCRATCH")))
+        try:
+            outputs = Outputs(name, run.store, scratch)
+            work(reporter, outputs)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        lease.check()
+        record = self._record(outputs, started, datetime.now(UTC))
+        run.store.put_bytes(record_key(name), json.dumps(asdict(record), indent=1).encode())
+        run.store.delete(f"failures/{name}.json")
+        self._push(run, record, reporter)
+        numbers = {k: v for k, v in record.metrics.items() if isinstance(v, int | float)}
+        reporter.finished(numbers)
+        return record
+
+    def _record(self, outputs: Outputs, started: datetime, finished: datetime) -> StageRecord:
+        return StageRecord(
+            stage=self.stage.name,
+            fingerprint=self.digest,
+            config=self.config,
+            inputs=self.inputs,
+            outputs=outputs.stored,
+            metrics=outputs.metrics,
+            details=outputs.details,
+            started=started.isoformat(timespec="seconds"),
+            finished=finished.isoformat(timespec="seconds"),
+            duration_seconds=round((finished - started).total_seconds(), 3),
+            versions=versions(),
+        )
+
+    def _push(self, run: Run, record: StageRecord, reporter: StageReporter) -> None:
+        outcome = StageOutcome(
+            kind=self.stage.tells,
+            step=record.stage,
+            recipe=run.recipe.name,
+            run=run.name,
+            metrics=record.metrics,
+            duration_seconds=record.duration_seconds,
+            finished=datetime.fromisoformat(record.finished).timestamp(),
+        )
+        push_outcome(outcome, warn=reporter.warning)
 
 
 def changed_error(

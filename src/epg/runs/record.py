@@ -19,6 +19,7 @@ from epg.errors import UserError
 from epg.runs.run import Run
 from epg.store import Store
 from epg.store.base import ObjectNotFound
+from epg.store.digest import file_sha256
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,6 @@ class Outputs:
         self.stored[name] = {"key": key, "sha256": digest, "size": len(data)}
 
 
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a local file as hexadecimal text."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def fingerprint(stage: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
     """Digest of everything that a stage's result depends on."""
     content = {"stage": stage, "epg": __version__, "config": config, "inputs": inputs}
@@ -110,26 +105,6 @@ def require_record(run: Run, stage: str) -> StageRecord:
             f"run it first (`epg run --recipe {run.recipe.name} --run-name {run.name}` does all)"
         )
     return record
-
-
-def fetch_output(run: Run, record: StageRecord, name: str, path: Path) -> Path:
-    """Copy an output of a finished stage to `path` and check its digest."""
-    if name not in record.outputs:
-        raise UserError(
-            f"stage {record.stage!r} of run {run.name!r} has no output {name!r}: "
-            f"it has {', '.join(sorted(record.outputs)) or 'none'}"
-        )
-    entry = record.outputs[name]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    run.store.get_file(entry["key"], path)
-    found = file_sha256(path)
-    if found != entry["sha256"]:
-        raise UserError(
-            f"{run.store.uri}/{entry['key']}: SHA-256 is {found[:12]}..., expected "
-            f"{entry['sha256'][:12]}...: the object was altered; run again with "
-            f"`--from {record.stage}`"
-        )
-    return path
 
 
 def outputs_exist(run: Run, record: StageRecord) -> bool:

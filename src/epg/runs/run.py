@@ -33,15 +33,24 @@ class Run:
         run_name: str,
     ) -> Run:
         """Load and check the recipe, and open the run's place in the store."""
-        check_run_name(run_name)
-        root = open_store(store)
+        place = run_store(store, run_name)
         return cls(
             recipe=load_recipe(recipe, overrides),
-            store=root.sub(run_name),
-            registry=root.sub("registry"),
+            store=place,
+            registry=open_store(store).sub("registry"),
             name=run_name,
             store_uri=store,
         )
+
+
+def run_store(store: str, run_name: str) -> Store:
+    """Open a run's place in a store, whatever its recipe.
+
+    Raises:
+        UserError: the name or the URI is none.
+    """
+    check_run_name(run_name)
+    return open_store(store).sub(run_name)
 
 
 def check_run_name(name: str) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
 
+from epg.telemetry.outcomes import OutcomeKind
+
 #: How a stage runs: on CPUs without torch, with torch, on accelerators for days, to judge what was
 #: trained, or as a short decision or effect.
 Kind = Literal["preparing", "computing", "training", "judging", "deciding"]
@@ -20,6 +22,7 @@ class Stage:
         step: the command and the component: `finetune`.
         objective: `denoising`, `consistency`, or empty for what both share.
         kind: how it runs.
+        tells: what its metrics are of, for those who watch outcomes.
         needs: names of the stages whose results it uses.
     """
 
@@ -28,6 +31,7 @@ class Stage:
     objective: str
     kind: Kind
     needs: tuple[str, ...]
+    tells: OutcomeKind = "nothing"
 
     def function(self) -> Any:
         """Import and return the plain function that does the work."""

@@ -32,7 +32,7 @@ from epg.session.preflight import (
 from epg.session.process import GRACE_SECONDS, HostProcess, Interrupted, signals_as_interrupts
 
 if TYPE_CHECKING:
-    from epg.store.lock import RunLock
+    from epg.store.lease import Lease
 
 _POLL_SECONDS = 0.1
 USER_ERROR, CRASH = 2, 1
@@ -58,7 +58,7 @@ def execute(request: RunRequest) -> int:
             return 128 + interrupt.number
 
 
-def _run_locked(plan: RunPlan, request: RunRequest, begun: float, lock: RunLock) -> int:
+def _run_locked(plan: RunPlan, request: RunRequest, begun: float, lock: Lease) -> int:
     probe(plan.run)
     prepare_folder(plan.folder)
     if request.begin_at is not None:

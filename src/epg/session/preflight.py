@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import shutil
 import sys
@@ -10,14 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epg.errors import UserError
+from epg.errors import UserError, did_you_mean
 from epg.runs.record import record_key
 from epg.runs.run import Run, check_run_name
 from epg.stages.catalog import OBJECTIVES, STAGES, stages_after, stages_of
 from epg.stages.settings import check_unchanged
 
 if TYPE_CHECKING:
-    from epg.store.lock import RunLock
+    from epg.store.lease import Lease
 
 #: Files of `epg run` itself, beside the run's results.
 LOG, EVENTS, KFP = "run.log", "events.jsonl", "kfp"
@@ -109,16 +108,15 @@ def recipe_is_packaged(recipe: str) -> bool:
 def check_stage(stage: str) -> None:
     """Refuse a stage that does not exist, naming the nearest one."""
     if stage not in STAGES:
-        near = difflib.get_close_matches(stage, STAGES, n=1, cutoff=0.5)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        hint = did_you_mean(stage, STAGES, cutoff=0.5)
         raise UserError(f"--from {stage}: no such stage{hint}: {', '.join(STAGES)}")
 
 
-def run_lock(run: Run, owner: str) -> RunLock:
-    """Return the lock that keeps a second process off the run's results, to be entered."""
-    from epg.store.lock import RunLock
+def run_lock(run: Run, owner: str) -> Lease:
+    """Return the lease that keeps a second process off the run's results, to be entered."""
+    from epg.store.lease import Lease
 
-    return RunLock(run.store, "lock", owner)
+    return Lease(run.store, "lock", owner)
 
 
 def probe(run: Run) -> None:
@@ -177,8 +175,8 @@ def _absolute(store: str) -> str:
 
 def _environment(request: RunRequest, run: Run) -> dict[str, str]:
     found: dict[str, str] = {}
-    if run.recipe.evaluate.features == "inception" or request.inception_weights:
-        from epg.evaluation.inception_weights import (
+    if "inception" in run.recipe.evaluate.networks or request.inception_weights:
+        from epg.evaluation.features.inception_weights import (
             WEIGHTS_VARIABLE,
             require_inception_weights,
         )

@@ -11,43 +11,38 @@ from epg.runs.stage import Kind, Stage
 
 OBJECTIVES = ("denoising", "consistency")
 
-# step, kind, whether each objective has its own, steps whose results it uses (of its own objective
-# where they have one). In an order in which they may run.
-_STEPS: tuple[tuple[str, Kind, bool, tuple[str, ...]], ...] = (
-    ("shard", "preparing", False, ()),
-    ("count-gflops", "preparing", False, ()),
-    ("reference-statistics", "computing", False, ("shard",)),
-    ("pretrain", "training", False, ("shard",)),
-    ("finetune", "training", True, ("shard", "pretrain")),
-    ("evaluate", "judging", True, ("shard", "reference-statistics", "finetune")),
-    ("gate", "deciding", True, ("evaluate",)),
-    ("register", "deciding", True, ("finetune", "evaluate", "gate")),
-    ("report", "deciding", False, ()),
+
+def _branch(objective: str) -> tuple[Stage, ...]:
+    """The stages that each objective has of its own."""
+    trained, judged, passed = (f"{step}-{objective}" for step in ("finetune", "evaluate", "gate"))
+    return (
+        Stage(trained, "finetune", objective, "training", ("shard", "pretrain"), "training"),
+        Stage(
+            judged,
+            "evaluate",
+            objective,
+            "judging",
+            ("shard", "reference-statistics", trained),
+            "evaluation",
+        ),
+        Stage(passed, "gate", objective, "deciding", (judged,), "verdict"),
+        Stage(
+            f"register-{objective}", "register", objective, "deciding", (trained, judged, passed)
+        ),
+    )
+
+
+_ALL = (
+    Stage("shard", "shard", "", "preparing", (), "shards"),
+    Stage("count-gflops", "count-gflops", "", "preparing", (), "costs"),
+    Stage("reference-statistics", "reference-statistics", "", "computing", ("shard",)),
+    Stage("pretrain", "pretrain", "", "training", ("shard",), "training"),
+    *(stage for objective in OBJECTIVES for stage in _branch(objective)),
+    Stage("report", "report", "", "deciding", ()),
 )
-_BRANCHED = frozenset(step for step, _, branched, _ in _STEPS if branched)
-
-
-def _name(step: str, objective: str) -> str:
-    return f"{step}-{objective}" if step in _BRANCHED else step
-
-
-def _stages() -> dict[str, Stage]:
-    """Shared stages where they stand, then all of one objective, then all of the other."""
-    shared = [step for step in _STEPS if step[0] not in _BRANCHED]
-    branch = [step for step in _STEPS if step[0] in _BRANCHED]
-    rows = [("", step) for step in shared[:-1]]
-    rows += [(objective, step) for objective in OBJECTIVES for step in branch]
-    rows += [("", shared[-1])]
-    return {
-        (name := _name(step, objective)): Stage(
-            name, step, objective, kind, tuple(_name(need, objective) for need in needs)
-        )
-        for objective, (step, kind, _, needs) in rows
-    }
-
-
 #: Every stage by its name, in an order in which they may run.
-STAGES: dict[str, Stage] = _stages()
+STAGES: dict[str, Stage] = {stage.name: stage for stage in _ALL}
+_BRANCHED = frozenset(stage.step for stage in _ALL if stage.objective)
 
 
 def find_stage(step: str, objective: str = "") -> Stage:
@@ -58,7 +53,7 @@ def find_stage(step: str, objective: str = "") -> Stage:
     """
     if step in _BRANCHED and objective not in OBJECTIVES:
         raise UserError(f"objective {objective!r}: use {' or '.join(OBJECTIVES)}")
-    return STAGES[_name(step, objective)]
+    return STAGES[f"{step}-{objective}" if step in _BRANCHED else step]
 
 
 def kind_of(name: str) -> Kind:

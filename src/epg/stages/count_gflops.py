@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from epg.config.recipe import Recipe
-from epg.runs.entry import open_run, stage_entry
+from epg.runs.entry import Component
 from epg.runs.perform import perform
 from epg.runs.record import Outputs, StageRecord
 from epg.runs.run import Run
@@ -67,11 +65,4 @@ def count_gflops(run: Run) -> StageRecord:
     return perform(run, STAGE, config=config, inputs={}, work=work)
 
 
-@stage_entry
-def count_gflops_component(
-    metrics: Any, recipe: str, overrides: dict[str, Any], store: str, run_name: str
-) -> None:
-    """Run the stage inside a pipeline."""
-    record = count_gflops(open_run(recipe, overrides, store, run_name))
-    for name, value in record.metrics.items():
-        metrics.log_metric(name, float(value))
+count_gflops_component = Component(count_gflops, measures="metrics")

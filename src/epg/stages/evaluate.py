@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,20 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from epg.data.manifest import Manifest
-from epg.runs.entry import open_run, stage_entry
+from epg.evaluation.checks import check_evaluation
+from epg.runs.entry import Component
+from epg.runs.handover import HandOver
 from epg.runs.perform import perform
-from epg.runs.record import Outputs, StageRecord, fetch_output, file_sha256, require_record
+from epg.runs.record import Outputs, StageRecord, require_record
 from epg.runs.run import Run
 from epg.stages.catalog import find_stage
 from epg.stages.count_gflops import costs
-from epg.stages.inputs import stored_generator, stored_manifest
-from epg.stages.reference_statistics import (
-    MAX_QUERIES,
-    check_features,
-    check_neighbours,
-    distances_to_training,
-    load_network,
-)
+from epg.stages.inputs import stored_manifest, stored_output
 from epg.stages.settings import evaluation_config
 from epg.telemetry.progress import StageReporter
 
@@ -35,7 +29,7 @@ if TYPE_CHECKING:
 
     from epg.config.sampling import SamplingConfig
     from epg.data.reader import ShardReader
-    from epg.evaluation.features import Description
+    from epg.evaluation.features.base import Statistics
     from epg.evaluation.generate import Samples
     from epg.model.files import LoadedGenerator
 
@@ -45,42 +39,48 @@ _GRID_COLUMNS = 10
 
 
 def evaluate(
-    run: Run, objective: str, manifest: Manifest | None = None, generator: Path | None = None
+    run: Run,
+    objective: str,
+    shards: Manifest | None = None,
+    generator: HandOver | None = None,
+    statistics: HandOver | None = None,
 ) -> StageRecord:
     """Judge one generator.
 
     Args:
         run: the run.
         objective: `denoising` or `consistency`.
-        manifest: the shards; default: the run's.
-        generator: weights (safetensors); default: the run's.
+        shards: the manifest; default: the run's.
+        generator: where the weights lie; default: as the run's record says.
+        statistics: where the reference statistics lie; likewise.
 
     Outputs: `metrics` (JSON), `samples` (npz: `arr_0` uint8 [N, H, W, C], `arr_1` labels),
-    `grid` and `trajectory` (PNG).
+    `grid` and `trajectory` (PNG), `grid_page` (the grid as a page of its own).
     """
     stage = find_stage("evaluate", objective)
-    manifest = manifest or stored_manifest(run)
-    check_features(run)
-    check_neighbours(run, manifest)
+    manifest = shards or stored_manifest(run)
+    check_evaluation(run.recipe, manifest)
     reference = require_record(run, "reference-statistics")
-    with tempfile.TemporaryDirectory(prefix="epg-generator-") as scratch:
-        weights = generator or stored_generator(run, objective, Path(scratch))
-        inputs = {
-            "shards": manifest.sha256,
-            "generator": file_sha256(weights),
-            **{name: entry["sha256"] for name, entry in reference.outputs.items()},
-        }
+    statistics = statistics or HandOver.of(run, reference)
+    weights = generator or stored_output(run, f"finetune-{objective}")
+    inputs = {
+        "shards": manifest.sha256,
+        "generator": weights.sha256("generator"),
+        **{name: stored.sha256 for name, stored in statistics.objects.items()},
+    }
 
-        def work(reporter: StageReporter, outputs: Outputs) -> None:
-            _Evaluation(run, objective, manifest, reference, reporter, outputs).work(weights)
+    def work(reporter: StageReporter, outputs: Outputs) -> None:
+        path = weights.fetch(run.store, "generator", outputs.scratch / "generator.safetensors")
+        judged = reference.metrics  # the judges' own quality on real images
+        _Evaluation(run, objective, manifest, statistics, judged, reporter, outputs).work(path)
 
-        return perform(
-            run,
-            stage,
-            config=evaluation_config(run.recipe, objective),
-            inputs=inputs,
-            work=work,
-        )
+    return perform(
+        run,
+        stage,
+        config=evaluation_config(run.recipe, objective),
+        inputs=inputs,
+        work=work,
+    )
 
 
 def balanced_labels(count: int, num_classes: int) -> np.ndarray:
@@ -95,7 +95,8 @@ class _Evaluation:
     run: Run
     objective: str
     manifest: Manifest
-    reference: StageRecord
+    statistics: HandOver
+    judged: Mapping[str, Any]
     reporter: StageReporter
     outputs: Outputs
 
@@ -143,13 +144,15 @@ class _Evaluation:
 
     def _draw(self, loaded: LoadedGenerator, samples: Samples) -> None:
         from epg.evaluation.generate import trajectory
-        from epg.evaluation.grid import class_grid, trajectory_strip
+        from epg.evaluation.grid import class_grid, grid_html, trajectory_strip
 
         path = self.outputs.scratch / "samples.npz"
         np.savez(path, samples.images, samples.labels)
         self.outputs.put_file("samples", path)
         grid = class_grid(samples.images, samples.labels, per_class=_GRID_COLUMNS)
         self.outputs.put_bytes("grid", "grid.png", grid)
+        title = f"{self.run.recipe.name}: {self.objective}, one row per class"
+        self.outputs.put_bytes("grid_page", "grid.html", grid_html(grid, title).encode())
         labels = balanced_labels(min(_STRIP_IMAGES, len(loaded.classes)), len(loaded.classes))
         way = trajectory(
             loaded,
@@ -161,69 +164,66 @@ class _Evaluation:
         self.outputs.put_bytes("trajectory", "trajectory.png", trajectory_strip(way))
 
     def _judge_features(self, samples: Samples, device: torch.device) -> None:
-        """Compare with the held-out images in the features of the recipe's network."""
+        """Compare with the held-out images in the features of every network of the recipe."""
+        from epg.evaluation.features.base import Statistics
+        from epg.evaluation.features.describing import describe
+        from epg.evaluation.features.networks import open_network
+
+        metrics, details = self.outputs.metrics, self.outputs.details
+        kinds = self.run.recipe.evaluate.networks
+        classifier = None
+        if "classifier" in kinds:
+            classifier = self._fetch("classifier", "classifier.safetensors")
+        networks = {kind: open_network(kind, classifier, device) for kind in kinds}
+        found = describe(list(networks.values()), self._batches(samples), device=device)
+        for (kind, network), description in zip(networks.items(), found, strict=True):
+            name = f"statistics-{kind}"
+            real = Statistics.from_npz(self._fetch(name, f"{name}.npz"))
+            figures = network.compare(real, description, samples.labels)
+            metrics |= figures.metrics
+            details |= figures.details
+            of_itself = self.judged
+            metrics |= {key: of_itself[key] for key in network.figures if key in of_itself}
+            suffix = "" if kind == kinds[0] else f"_{kind}"
+            metrics |= self._precision_recall(real, description, suffix, device)
+        details["feature_network"] = networks[kinds[0]].name
+        details["feature_networks"] = {kind: network.name for kind, network in networks.items()}
+
+    def _precision_recall(
+        self, real: Statistics, found: Statistics, suffix: str, device: torch.device
+    ) -> dict[str, float]:
+        """Those of the recipe's first network bear the plain names."""
         import torch
 
-        from epg.evaluation.features import describe
         from epg.evaluation.neighbours import precision_recall
 
-        settings, scratch = self.run.recipe.evaluate, self.outputs.scratch
-        classifier = None
-        if settings.features == "classifier":
-            path = scratch / "classifier.safetensors"
-            classifier = fetch_output(self.run, self.reference, "classifier", path)
-        name, network = load_network(self.run, classifier, device)
-        statistics = fetch_output(
-            self.run, self.reference, "statistics", scratch / "statistics.npz"
-        )
-        found = describe(network, self._batches(samples), device=device)
-        with np.load(statistics, allow_pickle=False) as file:
-            reference = {key: file[key] for key in file.files}
-        self._distances(found, reference)
         precision, recall = precision_recall(
-            torch.from_numpy(reference["features"]).to(device),
+            torch.from_numpy(real.features).to(device),
             torch.from_numpy(found.features).to(device),
-            settings.neighbours,
+            self.run.recipe.evaluate.neighbours,
         )
-        self.outputs.metrics |= {"precision": precision, "recall": recall}
-        self.outputs.details["feature_network"] = name
-        if classifier is not None:
-            accuracy = self.reference.metrics["classifier_held_out_accuracy"]
-            self.outputs.metrics["classifier_held_out_accuracy"] = accuracy
-            self._agreement("class", found.logits.argmax(1), samples)
+        return {f"precision{suffix}": precision, f"recall{suffix}": recall}
 
     def _batches(self, samples: Samples) -> Iterator[np.ndarray]:
         size = self.run.recipe.evaluate.batch_size
         for start in range(0, len(samples.images), size):
             yield samples.images[start : start + size]
 
-    def _distances(self, found: Description, reference: dict[str, np.ndarray]) -> None:
-        """Only Inception's distance is called FID."""
-        from epg.evaluation.frechet import Moments, frechet_distance, inception_score
-
-        count = int(reference["count"])
-        kept = reference["features"] if len(reference["features"]) == count else None
-        real = Moments(reference["mu"], reference["sigma"], count, kept)
-        distance = frechet_distance(real, found.moments)
-        if self.run.recipe.evaluate.features == "classifier":
-            self.outputs.metrics["frechet_distance"] = distance
-            return
-        assert found.spatial is not None
-        spatial = Moments(reference["mu_s"], reference["sigma_s"], count)
-        self.outputs.metrics |= {
-            "fid": distance,
-            "sfid": frechet_distance(spatial, found.spatial),
-            "inception_score": inception_score(found.logits),
-        }
+    def _fetch(self, name: str, filename: str) -> Path:
+        """Copy an output of the reference statistics."""
+        return self.statistics.fetch(self.run.store, name, self.outputs.scratch / filename)
 
     def _judge_pixels(self, samples: Samples, train: ShardReader, device: torch.device) -> None:
         """Are they copies of training images, and what does an independent judge see in them?"""
-        from epg.evaluation.judge import svc_predictions
-        from epg.evaluation.neighbours import nearest_neighbour_ratio
+        from epg.evaluation.judge import agreement, svc_predictions
+        from epg.evaluation.neighbours import (
+            MAX_QUERIES,
+            distances_to_training,
+            nearest_neighbour_ratio,
+        )
 
         nearest = distances_to_training(samples.images[:MAX_QUERIES], train, device)
-        with np.load(self.outputs.scratch / "statistics.npz", allow_pickle=False) as file:
-            held_out = file["nearest_held_out"]
+        held_out = np.load(self._fetch("neighbours", "neighbours.npy"), allow_pickle=False)
         ratio = nearest_neighbour_ratio(nearest, held_out)
         self.outputs.metrics["nearest_neighbour_ratio"] = ratio
         svc = self.run.recipe.evaluate.svc
@@ -235,14 +235,9 @@ class _Evaluation:
                 penalty=svc.C,
                 pixel_max=svc.pixel_max,
             )
-            self._agreement("svc", predicted, samples)
-
-    def _agreement(self, judge: str, predicted: np.ndarray, samples: Samples) -> None:
-        from epg.evaluation.judge import agreement
-
-        found = agreement(predicted, samples.labels, len(self.manifest.classes))
-        self.outputs.metrics[f"{judge}_agreement"] = found.overall
-        self.outputs.details[f"{judge}_agreement_by_class"] = found.by_class
+            seen = agreement(predicted, samples.labels, len(self.manifest.classes))
+            self.outputs.metrics["svc_agreement"] = seen.overall
+            self.outputs.details["svc_agreement_by_class"] = seen.by_class
 
     def _write_metrics(self) -> None:
         """Write `metrics.json`: strict JSON, in which a number that is none is null."""
@@ -259,36 +254,13 @@ class _Evaluation:
         self.outputs.put_bytes("metrics", "metrics.json", text.encode())
 
 
-@stage_entry
-def evaluate_component(
-    shards: Any,
-    statistics: Any,
-    generator: Any,
-    metrics: Any,
-    grid: Any,
-    objective: str,
-    recipe: str,
-    overrides: dict[str, Any],
-    store: str,
-    run_name: str,
-) -> None:
-    """Run the stage inside a pipeline: `grid` becomes an HTML page.
-
-    `statistics` orders the steps; its file is read from the store, beside the classifier's.
-    """
-    from epg.evaluation.grid import grid_html
-
-    del statistics
-    run = open_run(recipe, overrides, store, run_name)
-    manifest = Manifest.from_json(Path(shards.path).read_bytes())
-    record = evaluate(run, objective, manifest, Path(generator.path))
-    with tempfile.TemporaryDirectory(prefix="epg-grid-") as scratch:
-        png = fetch_output(run, record, "grid", Path(scratch) / "grid.png").read_bytes()
-    title = f"{run.recipe.name}: {objective}, one row per class"
-    Path(grid.path).write_text(grid_html(png, title), encoding="utf-8")
-    # Kubeflow keeps six decimals of a metric: the strings keep them all.
-    exact = {name: repr(value) for name, value in record.metrics.items()}
-    metrics.metadata["epg"] = json.dumps(exact)
-    for name, value in record.metrics.items():
-        if math.isfinite(value):
-            metrics.log_metric(name, float(value))
+evaluate_component = Component(
+    evaluate,
+    takes={
+        "shards": Manifest.from_json,
+        "generator": HandOver.from_json,
+        "statistics": HandOver.from_json,
+    },
+    shows={"grid": "grid_page"},
+    measures="metrics",
+)

@@ -2,93 +2,61 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from epg.data.manifest import Manifest
-from epg.errors import UserError
-from epg.runs.entry import open_run, stage_entry
+from epg.runs.entry import Component
+from epg.runs.handover import HandOver
 from epg.runs.perform import perform
-from epg.runs.record import Outputs, StageRecord, fetch_output, file_sha256
+from epg.runs.record import Outputs, StageRecord
 from epg.runs.run import Run
 from epg.stages.catalog import find_stage
-from epg.stages.inputs import stored_encoder, stored_manifest
-from epg.stages.pretrain import ENCODER_FILE, PROJECTOR_FILE
+from epg.stages.inputs import stored_manifest, stored_output
 from epg.stages.settings import training_config
-from epg.stages.training import drop_checkpoints, train_stage
+from epg.stages.training import drop_checkpoints, train_stage, training_job
 from epg.telemetry.progress import StageReporter
-
-if TYPE_CHECKING:
-    import torch
-
-    from epg.training.loop import Objective
 
 
 def finetune(
-    run: Run, objective: str, manifest: Manifest | None = None, encoder: Path | None = None
+    run: Run, objective: str, shards: Manifest | None = None, encoder: HandOver | None = None
 ) -> StageRecord:
     """Train a generator from the pre-trained encoder and store its averaged weights.
 
     Args:
         run: the run.
         objective: `denoising` (diffusion model) or `consistency` (one-step model).
-        manifest: the shards; default: the run's.
-        encoder: folder with `encoder.safetensors` and `projector.safetensors`; default: the run's.
+        shards: the manifest; default: the run's.
+        encoder: `encoder` and `projector` of pre-training; default: as the run's record says.
 
     Outputs: `generator` (safetensors), `series` (JSON lines), `curves` (HTML).
     """
     stage = find_stage("finetune", objective)
-    manifest = manifest or stored_manifest(run)
+    manifest = shards or stored_manifest(run)
     config = training_config(run.recipe, stage.name)
-    with tempfile.TemporaryDirectory(prefix="epg-encoder-") as scratch:
-        folder = encoder or stored_encoder(run, Path(scratch))
-        inputs = {"shards": manifest.sha256, "encoder": file_sha256(folder / ENCODER_FILE)}
+    encoder = encoder or stored_output(run, "pretrain")
+    inputs = {"shards": manifest.sha256, "encoder": encoder.sha256("encoder")}
 
-        def work(reporter: StageReporter, outputs: Outputs) -> None:
-            from epg.model.files import save_weights
+    def work(reporter: StageReporter, outputs: Outputs) -> None:
+        job = training_job(
+            run,
+            stage.name,
+            outputs,
+            objective=objective,
+            manifest=manifest,
+            config=config,
+            inputs=inputs,
+            headers={"generator": _header(run, objective, manifest, inputs)},
+            weights={
+                name: encoder.fetch(run.store, name, outputs.scratch / f"{name}.safetensors")
+                for name in ("encoder", "projector")
+            },
+        )
+        trained = train_stage(job, reporter, outputs)
+        outputs.metrics["parameters"] = trained.parameters["generator"]
 
-            trained, _ = train_stage(
-                run,
-                stage.name,
-                reporter=reporter,
-                outputs=outputs,
-                manifest=manifest,
-                optimizer=getattr(run.recipe, objective),
-                config=config,
-                inputs=inputs,
-                build=lambda device: _build(run, objective, folder, device),
-            )
-            path = outputs.scratch / "generator.safetensors"
-            weights = trained.ema.state_dict()  # type: ignore[attr-defined]
-            save_weights(path, weights, _header(run, objective, manifest, inputs))
-            outputs.put_file("generator", path)
-            outputs.metrics["parameters"] = sum(t.numel() for t in weights.values())
-
-        record = perform(run, stage, config=config, inputs=inputs, work=work, refuse_changed=True)
+    record = perform(run, stage, config=config, inputs=inputs, work=work)
     drop_checkpoints(run, stage.name)
     return record
-
-
-def _build(run: Run, objective: str, folder: Path, device: torch.device) -> Objective:
-    from epg.model.files import load_weights
-    from epg.training.finetuning import Consistency, Denoising
-
-    weights, header = load_weights(folder / ENCODER_FILE, "encoder")
-    expected = run.recipe.encoder_arguments()
-    if header["arguments"] != expected:
-        from epg.config.comparison import differences
-
-        listed = "; ".join(differences(header["arguments"], expected))
-        raise UserError(
-            f"{folder / ENCODER_FILE}: this encoder has another shape than the recipe ({listed}): "
-            "pre-train with this recipe, or use the encoder's own"
-        )
-    if objective == "denoising":
-        return Denoising(run.recipe, weights, device)
-    projector, _ = load_weights(folder / PROJECTOR_FILE, "projector")
-    return Consistency(run.recipe, weights, projector, device)
 
 
 def _header(run: Run, objective: str, manifest: Manifest, inputs: dict[str, str]) -> dict[str, Any]:
@@ -104,25 +72,10 @@ def _header(run: Run, objective: str, manifest: Manifest, inputs: dict[str, str]
     }
 
 
-@stage_entry
-def finetune_component(
-    shards: Any,
-    encoder: Any,
-    generator: Any,
-    metrics: Any,
-    curves: Any,
-    objective: str,
-    recipe: str,
-    overrides: dict[str, Any],
-    store: str,
-    run_name: str,
-) -> None:
-    """Run the stage inside a pipeline: `generator` becomes the weights' file."""
-    run = open_run(recipe, overrides, store, run_name)
-    manifest = Manifest.from_json(Path(shards.path).read_bytes())
-    record = finetune(run, objective, manifest, Path(encoder.path))
-    fetch_output(run, record, "generator", Path(generator.path))
-    generator.metadata["epg"] = json.dumps(record.outputs["generator"])
-    fetch_output(run, record, "curves", Path(curves.path))
-    for name, value in record.metrics.items():
-        metrics.log_metric(name, float(value))
+finetune_component = Component(
+    finetune,
+    takes={"shards": Manifest.from_json, "encoder": HandOver.from_json},
+    hands_over={"generator": ("generator",)},
+    shows={"curves": "curves"},
+    measures="metrics",
+)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from epg.config.recipe import Recipe
-from epg.errors import UserError
+from epg.errors import UserError, did_you_mean
 from epg.measures import FIGURES, MEASURES, find
-from epg.runs.entry import open_run, stage_entry
+from epg.runs.entry import Component
 from epg.runs.perform import perform
 from epg.runs.record import Outputs, StageRecord, require_record
 from epg.runs.run import Run
@@ -26,8 +25,7 @@ def check_bounds(recipe: Recipe) -> None:
         for name, bounds in getattr(recipe.gate, objective).items():
             key = f"gate.{objective}.{name}"
             if find(name) is None:
-                close = difflib.get_close_matches(name, FIGURES, n=1)
-                hint = f" (did you mean {close[0]!r}?)" if close else ""
+                hint = did_you_mean(name, FIGURES)
                 known = ", ".join(sorted(measure.name for measure in MEASURES))
                 raise UserError(f"{key}: unknown metric {name!r}{hint}: there are {known}")
             if not bounds:
@@ -97,19 +95,5 @@ def gate(run: Run, objective: str) -> StageRecord:
     )
 
 
-@stage_entry
-def gate_component(
-    metrics: Any,
-    objective: str,
-    recipe: str,
-    overrides: dict[str, Any],
-    store: str,
-    run_name: str,
-) -> str:
-    """Run the stage inside a pipeline; return `pass` or `fail`.
-
-    `metrics` orders the steps: Kubeflow keeps six decimals, the evaluation's record keeps all.
-    """
-    del metrics
-    record = gate(open_run(recipe, overrides, store, run_name), objective)
-    return str(record.metrics["verdict"])
+#: `metrics` orders the steps: Kubeflow keeps six decimals, the evaluation's record keeps all.
+gate_component = Component(gate, follows=("metrics",), returns="verdict")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from epg.data.manifest import Manifest
-from epg.runs.record import fetch_output, require_record
+from epg.runs.handover import HandOver
+from epg.runs.record import require_record
 from epg.runs.run import Run
 
 
@@ -15,15 +14,6 @@ def stored_manifest(run: Run) -> Manifest:
     return Manifest.from_json(run.store.get_bytes(record.outputs["manifest"]["key"]))
 
 
-def stored_encoder(run: Run, folder: Path) -> Path:
-    """Copy the pre-trained encoder and its projector into `folder`; return it."""
-    record = require_record(run, "pretrain")
-    for name in ("encoder", "projector"):
-        fetch_output(run, record, name, folder / f"{name}.safetensors")
-    return folder
-
-
-def stored_generator(run: Run, objective: str, folder: Path) -> Path:
-    """Copy the generator of an objective into `folder`; return the file."""
-    record = require_record(run, f"finetune-{objective}")
-    return fetch_output(run, record, "generator", folder / "generator.safetensors")
+def stored_output(run: Run, stage: str) -> HandOver:
+    """Return what a finished stage of the run would hand over."""
+    return HandOver.of(run, require_record(run, stage))

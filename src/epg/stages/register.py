@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,32 +9,26 @@ from epg.config.loading import dump_recipe
 from epg.config.recipe import Recipe
 from epg.data.manifest import Manifest
 from epg.errors import UserError
-from epg.runs.entry import open_run, stage_entry
+from epg.runs.entry import Component
+from epg.runs.handover import HandOver, fetch_output
 from epg.runs.perform import perform
-from epg.runs.record import (
-    Outputs,
-    StageRecord,
-    fetch_output,
-    file_sha256,
-    load_record,
-    require_record,
-)
+from epg.runs.record import Outputs, StageRecord, load_record, require_record
 from epg.runs.run import Run
 from epg.runs.versions import versions
 from epg.stages.catalog import find_stage
-from epg.stages.inputs import stored_generator, stored_manifest
+from epg.stages.inputs import stored_manifest, stored_output
 from epg.telemetry.progress import StageReporter
 
 
 def register(
-    run: Run, objective: str, generator: Path | None = None, version: str | None = None
+    run: Run, objective: str, generator: HandOver | None = None, version: str | None = None
 ) -> StageRecord:
     """Register `<recipe name>-<objective>`; the same weights a second time change nothing.
 
     Args:
         run: the run.
         objective: `denoising` or `consistency`.
-        generator: weights (safetensors); default: the run's.
+        generator: where the weights lie; default: as the run's record says.
         version: default: the next free of v1, v2, ...
 
     Metrics of the record: `model`, `version`, `digest` (SHA-256 of the weights), `uri`.
@@ -52,26 +45,26 @@ def register(
             f"{gate.metrics.get('verdict')!r} ({gate.metrics.get('reason')}); train longer or "
             f"change gate.{objective} in the recipe"
         )
-    with tempfile.TemporaryDirectory(prefix="epg-register-") as scratch:
-        weights = generator or stored_generator(run, objective, Path(scratch))
-        inputs = {
-            "generator": file_sha256(weights),
-            "evaluation": evaluation.fingerprint,
-            "gate": gate.fingerprint,
-        }
+    weights = generator or stored_output(run, f"finetune-{objective}")
+    inputs = {
+        "generator": weights.sha256("generator"),
+        "evaluation": evaluation.fingerprint,
+        "gate": gate.fingerprint,
+    }
 
-        def work(reporter: StageReporter, outputs: Outputs) -> None:
-            del reporter
-            _register(run, objective, weights, evaluation, version, outputs)
+    def work(reporter: StageReporter, outputs: Outputs) -> None:
+        del reporter
+        path = weights.fetch(run.store, "generator", outputs.scratch / "model.safetensors")
+        _register(run, objective, path, evaluation, version, outputs)
 
-        return perform(
-            run,
-            stage,
-            config={"model": model_name(run.recipe, objective), "version": version},
-            inputs=inputs,
-            work=work,
-            always=not _still_registered(run, stage.name),
-        )
+    return perform(
+        run,
+        stage,
+        config={"model": model_name(run.recipe, objective), "version": version},
+        inputs=inputs,
+        work=work,
+        always=not _still_registered(run, stage.name),
+    )
 
 
 def model_name(recipe: Recipe, objective: str) -> str:
@@ -81,13 +74,14 @@ def model_name(recipe: Recipe, objective: str) -> str:
 
 def _still_registered(run: Run, stage: str) -> bool:
     """Tell whether what an earlier record speaks of is in the registry (it may be removed)."""
-    from epg.registry.entry import read_entry
+    from epg.registry import open_registry
 
     record = load_record(run, stage)
     if record is None:
         return False
-    entry = read_entry(run.registry, record.metrics["model"], record.metrics["version"])
-    return entry is not None and entry.digest == record.metrics["digest"]
+    named = (record.metrics["version"], record.metrics["digest"])
+    versions = open_registry(run.registry).list(record.metrics["model"])
+    return named in [(entry.version, entry.digest) for entry in versions]
 
 
 def _register(
@@ -98,13 +92,12 @@ def _register(
     version: str | None,
     outputs: Outputs,
 ) -> None:
-    from epg import registry
+    from epg.registry import open_registry
 
     extra = {}
     if "grid" in evaluation.outputs:
         extra["grid.png"] = fetch_output(run, evaluation, "grid", outputs.scratch / "grid.png")
-    registered = registry.register(
-        run.registry,
+    registered = open_registry(run.registry).register(
         model_name(run.recipe, objective),
         weights,
         recipe_yaml=dump_recipe(run.recipe),
@@ -135,7 +128,7 @@ def _card(run: Run, objective: str, evaluation: StageRecord) -> str:
             data=_data_facts(manifest),
             settings=_settings(run.recipe, objective),
             metrics=evaluation.metrics,
-            features=_feature_network(run.recipe, evaluation),
+            features=evaluation.details["feature_networks"],
             versions={name: versions().get(name, "unknown") for name in ("epg", "torch")},
         )
     )
@@ -172,27 +165,6 @@ def _settings(recipe: Recipe, objective: str) -> dict[str, Any]:
     return settings
 
 
-def _feature_network(recipe: Recipe, evaluation: StageRecord) -> str:
-    """Name of the network in whose features the evaluation measured distances."""
-    for key in ("feature_network", "features"):
-        named = evaluation.details.get(key) or evaluation.metrics.get(key)
-        if isinstance(named, str) and named != "classifier":
-            return named
-    return "Inception v3" if recipe.evaluate.features == "inception" else f"{recipe.name}-cnn"
-
-
-@stage_entry
-def register_component(
-    generator: Any,
-    metrics: Any,
-    objective: str,
-    recipe: str,
-    overrides: dict[str, Any],
-    store: str,
-    run_name: str,
-) -> str:
-    """Run the stage inside a pipeline; return the uri of the registered model."""
-    del metrics  # an edge of the graph; exact values come from the evaluation's record
-    run = open_run(recipe, overrides, store, run_name)
-    record = register(run, objective, Path(generator.path))
-    return str(record.metrics["uri"])
+register_component = Component(
+    register, takes={"generator": HandOver.from_json}, follows=("metrics",), returns="uri"
+)

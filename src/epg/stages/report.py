@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from epg.config.loading import available_recipes, dump_recipe, load_recipe
 from epg.errors import UserError
-from epg.runs.entry import open_run, stage_entry
+from epg.runs.entry import Component
+from epg.runs.handover import fetch_output
 from epg.runs.perform import perform
-from epg.runs.record import Outputs, StageRecord, fetch_output, load_record
+from epg.runs.record import Outputs, StageRecord, load_record
 from epg.runs.run import RECIPE_KEY, Run
+from epg.runs.stage import Stage
 from epg.stages.catalog import STAGES
 from epg.telemetry.progress import EVENTS_VARIABLE, StageReporter
 
@@ -44,17 +46,17 @@ PICTURES = {
 _ENGINE_WORDS = {"COMPLETE": "SUCCEEDED", "CACHED": "SUCCEEDED"}
 
 
-def report(run: Run, status: FinalStatus | None = None) -> StageRecord:
+def report(run: Run, status: Any = None) -> StageRecord:
     """Write `report/report.html` and the PNG grids from the stage records of a run.
 
     Args:
         run: the run; nothing of it needs to be done.
-        status: what the engine says about the whole run, if it says anything.
+        status: what the engine says about the whole run (`final_status`), if it says anything.
     """
     from epg.report.page import render_page
 
     with tempfile.TemporaryDirectory(prefix="epg-report-") as scratch:
-        facts = _Finds(run, Path(scratch)).gather(status)
+        facts = _Finds(run, Path(scratch)).gather(final_status(status))
 
     def work(reporter: StageReporter, outputs: Outputs) -> None:
         page = render_page(facts).encode()
@@ -70,36 +72,20 @@ def report(run: Run, status: FinalStatus | None = None) -> StageRecord:
     return perform(run, STAGES["report"], config={}, inputs=inputs, work=work, always=True)
 
 
-@stage_entry
-def report_component(
-    page: Any,
-    status: Any,
-    recipe: str,
-    overrides: dict[str, Any],
-    store: str,
-    run_name: str,
-) -> None:
-    """Make the report as a pipeline step; `page.path` gets the same file.
+report_component = Component(report, shows={"page": "report"})
 
-    Args:
-        page: KFP's output artifact (HTML).
-        status: KFP's PipelineTaskFinalStatus, or None.
-        recipe: recipe name, path or text.
-        overrides: settings on top of it.
-        store: root of the store.
-        run_name: name of the run.
-    """
-    run = open_run(recipe, overrides, store, run_name)
-    record = report(run, final_status(status))
-    path = Path(page.path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    run.store.get_file(record.outputs["report"]["key"], path)
+
+def shown_stages() -> list[Stage]:
+    """Return the stages that the page tells of: all but the one that makes it."""
+    return [stage for stage in STAGES.values() if stage.step != "report"]
 
 
 def final_status(status: Any) -> FinalStatus | None:
     """Read KFP's PipelineTaskFinalStatus (an object, a dict, or None on older engines)."""
     from epg.report.facts import FinalStatus
 
+    if isinstance(status, FinalStatus):
+        return status
     if isinstance(status, Mapping):
         state, message = status.get("state"), status.get("error_message")
     else:
@@ -120,14 +106,15 @@ class _Finds:
 
     def gather(self, status: FinalStatus | None) -> RunFacts:
         """Read all that the page shows."""
-        from epg.report.facts import STAGES, TRAINING_STAGES, RunFacts
+        from epg.report.facts import RunFacts
         from epg.report.results import shown_labels
 
         run = self.run
-        for stage in STAGES:
-            record = self._try(load_record, run, stage)
+        stages = shown_stages()
+        for stage in stages:
+            record = self._try(load_record, run, stage.name)
             if record is not None:
-                self.records[stage] = record
+                self.records[stage.name] = record
         manifest = self._manifest()
         pictures = {name: self._output(*place) for name, place in PICTURES.items()}
         argument, settings = recipe_settings(run)
@@ -135,6 +122,7 @@ class _Finds:
             name=run.name,
             store_uri=run.store_uri,
             recipe=run.recipe,
+            stages=stages,
             recipe_text=dump_recipe(run.recipe),
             recipe_argument=argument,
             settings=settings,
@@ -144,11 +132,11 @@ class _Finds:
             reused=reused_stages(),
             dataset=_dataset(manifest),
             images={name: png for name, png in pictures.items() if png},
-            series={stage: self._series(stage) for stage in TRAINING_STAGES},
+            series={s.name: self._series(s.name) for s in stages if s.kind == "training"},
             notes=self.notes,
             generated=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        sheets, strips = self._samples(manifest, shown_labels(facts))
+        sheets, strips = self._samples(manifest, facts.objectives, shown_labels(facts))
         return replace(facts, sheets=sheets, strips=strips)
 
     def _try(self, read: Callable[..., T], *arguments: Any) -> T | None:
@@ -204,16 +192,15 @@ class _Finds:
         return found
 
     def _samples(
-        self, manifest: Manifest | None, labels: list[int]
+        self, manifest: Manifest | None, objectives: list[str], labels: list[int]
     ) -> tuple[dict[str, bytes], dict[str, dict[int, bytes]]]:
         """Return a sheet of each model's images, and rows by label of them and of real ones."""
         import numpy as np
 
-        from epg.report.facts import OBJECTIVES
         from epg.report.images import class_sheet, class_strips
 
         sheets, strips = {}, {}
-        for objective in OBJECTIVES:
+        for objective in objectives:
             data = self._output(f"evaluate-{objective}", "samples", MAX_SAMPLE_BYTES)
             if not data:
                 continue

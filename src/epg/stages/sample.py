@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from epg.errors import UserError
-from epg.store import Store
+from epg.registry import Registry
 from epg.telemetry.progress import StageReporter
 
 FORMATS = (".npz", ".png")
@@ -21,13 +21,13 @@ def sample(
     classes: list[str] | None,
     num: int,
     out: Path,
-    registry: Store,
+    registry: Registry,
     steps: int | None = None,
     guidance_scale: float | None = None,
     seed: int = 0,
     batch_size: int = 256,
 ) -> dict[str, float | int]:
-    """Sample `num` images, spread evenly over the classes, into a `.npz` or a `.png`.
+    """Sample `num` images, the classes by turns, into a `.npz` or a `.png`.
 
     Args:
         model: path of a weights file or folder, or a registered `NAME` or `NAME:VERSION`.
@@ -56,7 +56,8 @@ def sample(
     with tempfile.TemporaryDirectory(prefix="epg-sample-") as scratch:
         loaded = load_generator(_locate(model, registry, Path(scratch)))
         chosen = class_indices(classes, loaded.classes)
-        labels = np.array(sorted(chosen[i % len(chosen)] for i in range(num)), dtype=np.int64)
+        # They go round the classes: scores over splits need all of them in every split.
+        labels = np.resize(np.array(chosen, dtype=np.int64), num)
         samples = generate(
             loaded,
             labels,
@@ -94,14 +95,12 @@ def class_indices(classes: list[str] | None, known: list[str]) -> list[int]:
     return indices
 
 
-def _locate(model: str, registry: Store, scratch: Path) -> Path:
+def _locate(model: str, registry: Registry, scratch: Path) -> Path:
     """Return a local weights file for a path or a registered name."""
     path = Path(model)
     if path.exists() or "/" in model or model.endswith(".safetensors"):
         return path
-    from epg.registry import fetch_model
-
-    return fetch_model(registry, model, scratch)
+    return registry.fetch(model, scratch)
 
 
 def _write(out: Path, images: np.ndarray, labels: np.ndarray) -> None:

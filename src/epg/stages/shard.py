@@ -8,21 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 from epg.data.manifest import Manifest
 from epg.errors import UserError
-from epg.runs.entry import open_run, stage_entry
+from epg.runs.entry import Component
 from epg.runs.perform import changed_error, perform
-from epg.runs.record import (
-    Outputs,
-    StageRecord,
-    fetch_output,
-    load_record,
-    outputs_exist,
-    record_key,
-)
+from epg.runs.record import Outputs, StageRecord, load_record, outputs_exist, record_key
 from epg.runs.run import Run
 from epg.stages.catalog import STAGES
 from epg.stages.settings import shard_config
@@ -146,13 +138,5 @@ def _manifest(run: Run, record: StageRecord) -> Manifest | None:
         return None
 
 
-@stage_entry
-def shard_component(
-    shards: Any, recipe: str, overrides: dict[str, Any], store: str, run_name: str
-) -> None:
-    """Run the stage inside a pipeline: `shards` becomes the manifest's file."""
-    run = open_run(recipe, overrides, store, run_name)
-    record = shard(run)
-    fetch_output(run, record, "manifest", Path(shards.path))
-    # One string: Kubeflow's metadata store turns whole floats and None into other things.
-    shards.metadata["epg"] = json.dumps({**record.outputs["manifest"], **record.metrics})
+#: The manifest is a few kB and is itself what travels.
+shard_component = Component(shard, shows={"shards": "manifest"})

@@ -1,30 +1,76 @@
-"""What the training stages share: data, device, checkpoints, and who hears about progress."""
+"""What the training stages share: the job, what is stored of it, and who hears about progress."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epg.data.manifest import Manifest
 from epg.runs.record import Outputs
 from epg.runs.run import Run
-from epg.store import Store
 from epg.telemetry.progress import StageReporter
 
 if TYPE_CHECKING:
-    import torch
-
-    from epg.config.recipe import OptimizerConfig
-    from epg.training.loop import Objective, Series, Watch
+    from epg.training.job import Trained, TrainingJob
+    from epg.training.loop import Watch
 
 
-def checkpoint_store(run: Run, stage: str) -> Store:
-    """Place of a training stage's checkpoints within its run."""
-    return run.store.sub(f"{stage}/checkpoints")
+def training_job(
+    run: Run,
+    stage: str,
+    outputs: Outputs,
+    *,
+    objective: str,
+    manifest: Manifest,
+    config: dict[str, Any],
+    inputs: dict[str, str],
+    headers: dict[str, dict[str, Any]],
+    weights: dict[str, Path] | None = None,
+) -> TrainingJob:
+    """Describe the training of a run's stage; see `epg.training.job.TrainingJob`."""
+    from epg.training.job import TrainingJob
+
+    return TrainingJob(
+        stage=stage,
+        objective=objective,
+        recipe=run.recipe,
+        manifest=manifest,
+        store=run.store.uri,
+        config=config,
+        inputs=inputs,
+        weights=weights or {},
+        headers=headers,
+        scratch=outputs.scratch,
+    )
+
+
+def train_stage(job: TrainingJob, reporter: StageReporter, outputs: Outputs) -> Trained:
+    """Train to the end; store the weight files, the series and its curves.
+
+    Args:
+        job: the training.
+        reporter: hears of progress.
+        outputs: takes each weight file under its kind, `series` and `curves`.
+    """
+    from epg.report.curves import curves_html
+    from epg.training.launch import launch
+
+    with _watching(job.stage, job.optimizer.steps, reporter) as watch:
+        trained = launch(job, watch)
+    for kind, path in trained.files.items():
+        outputs.put_file(kind, path)
+    rows = "".join(json.dumps(row) + "\n" for row in trained.series)
+    outputs.put_bytes("series", "series.jsonl", rows.encode())
+    outputs.put_bytes(
+        "curves", "curves.html", curves_html(trained.series, title=job.stage).encode()
+    )
+    last = trained.series[-1]
+    outputs.metrics.update({k: v for k, v in last.items() if k != "learning_rate"})
+    return trained
 
 
 def drop_checkpoints(run: Run, stage: str) -> None:
@@ -32,79 +78,14 @@ def drop_checkpoints(run: Run, stage: str) -> None:
     run.store.clear(f"{stage}/checkpoints")
 
 
-def train_stage(
-    run: Run,
-    stage: str,
-    *,
-    reporter: StageReporter,
-    outputs: Outputs,
-    manifest: Manifest,
-    optimizer: OptimizerConfig,
-    config: dict[str, Any],
-    inputs: dict[str, str],
-    build: Callable[[torch.device], Objective],
-) -> tuple[Objective, Series]:
-    """Train one stage to its end and store its series and curves.
-
-    Args:
-        run: the run.
-        stage: `pretrain`, `finetune-denoising` or `finetune-consistency`.
-        reporter: hears of progress.
-        outputs: takes `series` and `curves`.
-        manifest: the shards.
-        optimizer: the recipe's section of this stage.
-        config: what checkpoints must have been made with.
-        inputs: digests of what is read; checkpoints are bound to them too.
-        build: makes the objective on a device.
-    """
-    from epg.model.device import prepare_device
-    from epg.report.curves import curves_html
-    from epg.training.checkpoints import Checkpoints
-    from epg.training.loop import train
-
-    device = prepare_device()
-    objective = build(device)
-    checkpoints = Checkpoints(checkpoint_store(run, stage), config, inputs, warn=reporter.warning)
-    with _watching(stage, optimizer, reporter) as watch:
-        series = train(
-            objective,
-            optimizer,
-            lambda start: _batches(run, manifest, optimizer.batch_size, stage, start, device),
-            checkpoints,
-            outputs.scratch,
-            watch,
-        )
-    rows = "".join(json.dumps(row) + "\n" for row in series)
-    outputs.put_bytes("series", "series.jsonl", rows.encode())
-    outputs.put_bytes("curves", "curves.html", curves_html(series, title=stage).encode())
-    outputs.metrics.update({k: v for k, v in series[-1].items() if k != "learning_rate"})
-    return objective, series
-
-
-def _batches(
-    run: Run, manifest: Manifest, batch_size: int, stage: str, start: int, device: torch.device
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Endless batches on the device; the order depends on (seed, stage, step) alone."""
-    import torch
-
-    from epg.data.reader import ShardReader
-    from epg.diffusion.seeds import derive_seed
-
-    reader = ShardReader(run.store, manifest, "train")
-    seed = derive_seed(run.recipe.seed, stage, "order")
-    for batch in reader.batches(batch_size, seed=seed, start_step=start):
-        images = torch.from_numpy(batch.images).to(device, non_blocking=True)
-        yield images, torch.from_numpy(batch.labels).to(device, non_blocking=True)
-
-
 @contextlib.contextmanager
-def _watching(stage: str, optimizer: OptimizerConfig, reporter: StageReporter) -> Iterator[Watch]:
+def _watching(stage: str, steps: int, reporter: StageReporter) -> Iterator[Watch]:
     """Progress to the reporter, numbers to Prometheus and to the live JSONL file."""
     from epg.telemetry.exporter import start_exporter
     from epg.telemetry.metrics import TrainingMetrics
     from epg.training.loop import Watch
 
-    metrics = TrainingMetrics(stage=stage, total_steps=optimizer.steps)
+    metrics = TrainingMetrics(stage=stage, total_steps=steps)
     exporter = start_exporter(metrics.registry, warn=reporter.warning)
     if exporter is not None:
         reporter.message(f"metrics at {exporter.url}")
@@ -126,6 +107,7 @@ def _watching(stage: str, optimizer: OptimizerConfig, reporter: StageReporter) -
             row=write_row,
             measured=metrics.update,
             message=reporter.message,
+            warning=reporter.warning,
         )
     finally:
         if live is not None:

@@ -15,7 +15,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
@@ -29,14 +29,17 @@ VARIABLE = "EPG_PUSHGATEWAY"
 JOB = "epg"
 TIMEOUT = 5.0  # seconds, of connecting and of each answer
 
+#: What a stage may tell of besides when and how long.
+OutcomeKind = Literal["nothing", "shards", "costs", "training", "evaluation", "verdict"]
 Series = Iterator[tuple[str, dict[str, str], Any]]  # name, labels, value
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StageOutcome:
     """What is told of a stage that has just done its work.
 
     Attributes:
+        kind: what its metrics are of.
         step: the stage, such as `evaluate-denoising`.
         recipe: name of the recipe.
         run: name of the run.
@@ -46,6 +49,7 @@ class Outcome:
         finished: when it ended (Unix time).
     """
 
+    kind: OutcomeKind
     step: str
     recipe: str
     run: str
@@ -55,7 +59,7 @@ class Outcome:
 
 
 def push_outcome(
-    outcome: Outcome,
+    outcome: StageOutcome,
     warn: Callable[[str], None],
     environment: Mapping[str, str] | None = None,
 ) -> None:
@@ -83,7 +87,7 @@ def push_outcome(
         warn(f"outcome not pushed to {gateway} ({_reason(error)}); see {VARIABLE}")
 
 
-def outcome_registry(outcome: Outcome) -> CollectorRegistry:
+def outcome_registry(outcome: StageOutcome) -> CollectorRegistry:
     """Return the metrics of an outcome, without the labels of the grouping key."""
     from prometheus_client import CollectorRegistry, Gauge
 
@@ -121,14 +125,16 @@ def _reason(error: Exception) -> str:
     return " ".join(text.split())
 
 
-def _series(outcome: Outcome) -> Series:
+def _series(outcome: StageOutcome) -> Series:
     yield "epg_step_last_success_timestamp_seconds", {}, outcome.finished
     yield "epg_step_duration_seconds", {}, outcome.duration_seconds
     # Push-add replaces all series of a name, so the info of the run before goes with its values.
     yield "epg_outcome_info", {"run": outcome.run, "version": __version__}, 1
-    for stage, read in _READERS.items():
-        if outcome.step == stage or outcome.step.startswith(f"{stage}-"):
-            yield from read(outcome.metrics)
+    yield from _READERS[outcome.kind](outcome.metrics)
+
+
+def _of_nothing(metrics: Mapping[str, Any]) -> Series:
+    yield from ()
 
 
 def _of_shards(metrics: Mapping[str, Any]) -> Series:
@@ -139,7 +145,7 @@ def _of_shards(metrics: Mapping[str, Any]) -> Series:
     yield "epg_shard_bytes", {}, metrics.get("bytes")
 
 
-def _of_model(metrics: Mapping[str, Any]) -> Series:
+def _of_costs(metrics: Mapping[str, Any]) -> Series:
     yield "epg_model_parameters", {}, metrics.get("parameters_generator")
     gflops = metrics.get("gflops")
     yield "epg_model_flops", {}, None if gflops is None else gflops * 1e9
@@ -156,7 +162,7 @@ def _of_evaluation(metrics: Mapping[str, Any]) -> Series:
     """All of them: what was not measured is NaN, or push-add would leave the last run's number."""
     for measure in MEASURES:
         if not measure.of_model:
-            labels = {"network": ""} if measure.networks else {}
+            labels = {"network": ""} if measure.shared else {}
             yield f"epg_eval_{measure.name}", labels, metrics.get(measure.name)
     for measure in measured(metrics):
         if measure.further:
@@ -164,15 +170,15 @@ def _of_evaluation(metrics: Mapping[str, Any]) -> Series:
             yield f"epg_eval_{measure.base}", labels, metrics[measure.name]
 
 
-def _of_gate(metrics: Mapping[str, Any]) -> Series:
+def _of_verdict(metrics: Mapping[str, Any]) -> Series:
     yield "epg_gate_passed", {}, int(metrics.get("verdict") == "pass")
 
 
-_READERS: dict[str, Callable[[Mapping[str, Any]], Series]] = {
-    "shard": _of_shards,
-    "count-gflops": _of_model,
-    "pretrain": _of_training,
-    "finetune": _of_training,
-    "evaluate": _of_evaluation,
-    "gate": _of_gate,
+_READERS: dict[OutcomeKind, Callable[[Mapping[str, Any]], Series]] = {
+    "nothing": _of_nothing,
+    "shards": _of_shards,
+    "costs": _of_costs,
+    "training": _of_training,
+    "evaluation": _of_evaluation,
+    "verdict": _of_verdict,
 }

@@ -1,8 +1,10 @@
 """Checkpoints that are whole or not there, on any store.
 
-A checkpoint is a new folder `step-N.<token>` with `state.safetensors`, `series.jsonl` and, last,
-`manifest.json` with the SHA-256 of both. Readers trust manifests only, check digests before they
-load, and fall back to the checkpoint before with the reason. Nothing is ever overwritten.
+A checkpoint is a new folder `step-N.<token>` with the state in safetensors files of bounded size,
+`series.jsonl` and, last, `manifest.json` with the SHA-256 of each. Readers trust manifests only,
+check digests before they load, and fall back to the checkpoint before with the reason. Nothing is
+ever overwritten. The state is never in memory twice: one file's tensors at a time are brought to
+the host, and copied from a mapped file into their places.
 """
 
 from __future__ import annotations
@@ -11,29 +13,36 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load, save_file
-from torch import Tensor
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from epg.config.comparison import differences
 from epg.errors import UserError
 from epg.store.base import ObjectNotFound, Store
+from epg.store.digest import file_sha256, stream_sha256
 
+FORMAT = 2
 _FOLDER = re.compile(r"^(step-(\d{9})\.[0-9a-f]{8})/")
 _MANIFEST = "manifest.json"
+_SERIES = "series.jsonl"
+_FILE_BYTES = 256 * 1024**2
+
+#: Gives the tensors that a checkpoint is copied into, by name; called once there is a whole one.
+Places = Callable[[], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What training goes on from."""
+    """Where training goes on; the tensors are in their places already."""
 
     step: int  # steps done
-    tensors: dict[str, Tensor]
     series: list[dict[str, Any]]  # one row per logged step so far
 
 
@@ -45,44 +54,80 @@ class Checkpoints:
         store: Store,
         config: dict[str, Any],
         inputs: dict[str, str],
+        scratch: Path,
         *,
         keep: int = 2,
+        file_bytes: int = _FILE_BYTES,
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """Bind to a place; `config` and `inputs` are what a checkpoint must have been made with."""
+        """Bind to a place.
+
+        Args:
+            store: where checkpoints lie.
+            config: what a checkpoint must have been made with; `inputs` likewise.
+            inputs: digests of what is read.
+            scratch: local folder for one file on its way.
+            keep: how many whole checkpoints are kept.
+            file_bytes: size of a file of tensors; a larger tensor has a file of its own.
+            warn: hears why a checkpoint is passed over.
+        """
         self._store = store
         self._config = config
         self._inputs = inputs
+        self._scratch = scratch
         self._keep = keep
+        self._file_bytes = file_bytes
         self._warn = warn
 
-    def save(
-        self, step: int, tensors: dict[str, Tensor], series: list[dict[str, Any]], scratch: Path
-    ) -> None:
+    def save(self, step: int, tensors: dict[str, Tensor], series: list[dict[str, Any]]) -> None:
         """Store a complete checkpoint, then remove all but the newest `keep`."""
         folder = f"step-{step:09d}.{secrets.token_hex(4)}"
-        path = scratch / f"{folder}.safetensors"
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)
+        files = {}
+        for number, names in enumerate(self._groups(tensors)):
+            name = f"state-{number:05d}.safetensors"
+            group = {key: tensors[key].detach().cpu().contiguous() for key in names}
+            files[name] = self._put_tensors(f"{folder}/{name}", group)
         rows = "".join(json.dumps(row) + "\n" for row in series).encode()
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        files[_SERIES] = hashlib.sha256(rows).hexdigest()
+        self._store.put_bytes(f"{folder}/{_SERIES}", rows)
         manifest = {
+            "format": FORMAT,
             "step": step,
             "config": self._config,
             "inputs": self._inputs,
-            "files": {
-                "state.safetensors": digest,
-                "series.jsonl": hashlib.sha256(rows).hexdigest(),
-            },
+            "files": files,
         }
-        self._store.put_file(f"{folder}/state.safetensors", path)
-        self._store.put_bytes(f"{folder}/series.jsonl", rows)
         self._store.put_bytes(f"{folder}/{_MANIFEST}", json.dumps(manifest, indent=1).encode())
-        path.unlink()
         self._sweep()
 
-    def restore(self) -> Checkpoint | None:
-        """Return the newest whole checkpoint, or None.
+    def _groups(self, tensors: dict[str, Tensor]) -> Iterator[list[str]]:
+        """Yield the names of each file's tensors."""
+        group: list[str] = []
+        size = 0
+        for name, tensor in tensors.items():
+            if group and size + tensor.nbytes > self._file_bytes:
+                yield group
+                group, size = [], 0
+            group.append(name)
+            size += tensor.nbytes
+        yield group
+
+    def _put_tensors(self, key: str, tensors: dict[str, Tensor]) -> str:
+        """Store a file of tensors and return its SHA-256."""
+        path = self._scratch / key.replace("/", "-")
+        try:
+            save_file(tensors, path)
+            digest = file_sha256(path)
+            self._store.put_file(key, path)
+        finally:
+            path.unlink(missing_ok=True)
+        return digest
+
+    def restore(self, places: Places) -> Checkpoint | None:
+        """Copy the newest whole checkpoint into `places()`, or return None.
+
+        All digests are looked at before the first tensor is copied, so that a damaged checkpoint
+        leaves no trace. That reads it twice, and holds neither it nor its files.
 
         Raises:
             UserError: when it was made with other settings or inputs, naming what differs.
@@ -92,41 +137,79 @@ class Checkpoints:
             try:
                 manifest = json.loads(self._store.get_bytes(f"{folder}/{_MANIFEST}"))
                 self._check(manifest, where)
-                files = {
-                    name: self._verified(f"{folder}/{name}", digest)
-                    for name, digest in manifest["files"].items()
-                }
-                rows = files["series.jsonl"].decode().splitlines()
-                return Checkpoint(
-                    step=manifest["step"],
-                    tensors=load(files["state.safetensors"]),
-                    series=[json.loads(row) for row in rows],
-                )
-            except _DamagedError as error:
+                for name, digest in manifest["files"].items():
+                    self._verify(f"{folder}/{name}", digest)
+                rows = self._store.get_bytes(f"{folder}/{_SERIES}").decode().splitlines()
+                checkpoint = Checkpoint(manifest["step"], [json.loads(row) for row in rows])
+            except (_DamagedError, ObjectNotFound) as error:
                 self._warn(f"{where}: {error}; trying the checkpoint before")
-            except (ValueError, KeyError, TypeError, ObjectNotFound) as error:
-                if isinstance(error, UserError) and not isinstance(error, ObjectNotFound):
-                    raise
+                continue
+            except UserError:
+                raise
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 self._warn(f"{where}: unreadable ({error}); trying the checkpoint before")
+                continue
+            self._copy(folder, manifest["files"], places())
+            return checkpoint
         return None
 
+    def _verify(self, key: str, digest: str) -> None:
+        with self._store.open(key) as stream:
+            found = stream_sha256(stream)
+        if found != digest:
+            name = key.rsplit("/", 1)[1]
+            raise _DamagedError(f"{name} has SHA-256 {found[:12]}..., expected {digest[:12]}...")
+
+    @torch.no_grad()
+    def _copy(self, folder: str, files: dict[str, str], places: dict[str, Tensor]) -> None:
+        """Fill the places from a checkpoint's files, one file at a time."""
+        missing = dict(places)
+        for name in files:
+            if name == _SERIES:
+                continue
+            path = self._scratch / f"{folder}-{name}"
+            try:
+                self._store.get_file(f"{folder}/{name}", path)
+                if file_sha256(path) != files[name]:
+                    raise UserError(
+                        f"{self._store.uri}/{folder}/{name}: it changed while it was read: "
+                        "run the same command again"
+                    )
+                with safe_open(path, framework="pt") as file:
+                    for key in file.keys():  # noqa: SIM118 - no mapping
+                        self._fill(folder, key, file.get_tensor(key), missing.pop(key, None))
+            finally:
+                path.unlink(missing_ok=True)
+        for key in missing:
+            raise self._other_version(folder, key)
+
+    def _fill(self, folder: str, name: str, tensor: Tensor, place: Tensor | None) -> None:
+        if place is None or place.shape != tensor.shape:
+            raise self._other_version(folder, name)
+        place.copy_(tensor)
+
+    def _other_version(self, folder: str, name: str) -> UserError:
+        return UserError(
+            f"{self._store.uri}/{folder}: its tensors are not those of this version of epg "
+            f"({name}): finish the run with the version that began it, or throw it away with "
+            "`--from STAGE`"
+        )
+
     def _check(self, manifest: dict[str, Any], where: str) -> None:
-        if manifest["config"] == self._config and manifest["inputs"] == self._inputs:
-            return
         listed = differences(manifest["config"], self._config)
         listed += differences(manifest["inputs"], self._inputs)
+        if manifest.get("format", 1) != FORMAT:
+            raise UserError(
+                f"{where}: a checkpoint of another version of epg (format "
+                f"{manifest.get('format', 1)}, this one reads {FORMAT}): finish the run with that "
+                "version, or throw it away with `--from STAGE`"
+            )
+        if not listed:
+            return
         raise UserError(
             f"{where}: this checkpoint was made with other settings ({'; '.join(listed)}): "
             "choose another --run-name, or throw it away with `--from STAGE`"
         )
-
-    def _verified(self, key: str, digest: str) -> bytes:
-        data = self._store.get_bytes(key)
-        found = hashlib.sha256(data).hexdigest()
-        if found != digest:
-            name = key.rsplit("/", 1)[1]
-            raise _DamagedError(f"{name} has SHA-256 {found[:12]}..., expected {digest[:12]}...")
-        return data
 
     def _folders(self) -> dict[str, bool]:
         """Folder -> whether its manifest is there."""
@@ -156,25 +239,18 @@ class _DamagedError(Exception):
     """A digest does not match: the checkpoint before is used."""
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
-    """Flatten an optimizer's state as `optimizer.<parameter>.<entry>` tensors."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    flat = {}
-    for name, parameter in zip(names, parameters, strict=True):
-        for entry, value in optimizer.state.get(parameter, {}).items():
-            flat[f"optimizer.{name}.{entry}"] = torch.as_tensor(value)
-    return flat
+def optimizer_tensors(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return an optimizer's own tensors, not copies, as `optimizer.state.<parameter>.<entry>`.
 
+    One that has made no step yet is given its first, empty state. Hyper-parameters are left out:
+    the recipe and the schedule set them.
+    """
+    # Imported here: it takes a second, and a short training neither saves nor restores.
+    from torch.distributed.checkpoint.state_dict import (
+        StateDictOptions,
+        get_optimizer_state_dict,
+    )
 
-def load_optimizer_tensors(
-    optimizer: torch.optim.Optimizer, names: list[str], tensors: dict[str, Tensor]
-) -> None:
-    """Put back what `optimizer_tensors` flattened."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for name, parameter in zip(names, parameters, strict=True):
-        prefix = f"optimizer.{name}."
-        entries = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        if entries:
-            optimizer.state[parameter] = {
-                entry: value.to(parameter.device) for entry, value in entries.items()
-            }
+    options = StateDictOptions(flatten_optimizer_state_dict=True)
+    flat: dict[str, Any] = dict(get_optimizer_state_dict(network, optimizer, options=options))
+    return {f"optimizer.{key}": value for key, value in flat.items() if isinstance(value, Tensor)}

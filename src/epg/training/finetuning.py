@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from epg.config.recipe import Recipe
 from epg.data.augment import random_flip, to_float
 from epg.diffusion.denoisers import denoise_consistently, denoise_directly
 from epg.diffusion.preconditioning import c_in, c_noise, per_image
 from epg.diffusion.schedule import log_normal_sigmas, nearest_levels, sigma_grid
-from epg.diffusion.seeds import derive_seed, generator_for
+from epg.diffusion.seeds import SampleNoise, derive_seed
 from epg.model.encoder import Encoder
 from epg.model.generator import Generator
 from epg.model.projector import Projector
 from epg.objectives.consistency import consistency_loss, pair_level, pair_weight
 from epg.objectives.contrastive import info_nce
 from epg.objectives.denoising import denoising_loss, level_weights
+from epg.training.loop import Losses
 from epg.training.schedules import ema_decay_at, stage_at
+from epg.training.world import World
 
 
 class _Finetuning:
@@ -28,38 +32,61 @@ class _Finetuning:
     objective: str
 
     def __init__(
-        self, recipe: Recipe, encoder: dict[str, Tensor], device: torch.device, dropout: float
+        self,
+        recipe: Recipe,
+        encoder: dict[str, Tensor],
+        device: torch.device,
+        world: World,
+        dropout: float,
     ) -> None:
         """Build a generator around the pre-trained encoder's weights."""
         self._recipe = recipe
+        self._world = world
         torch.manual_seed(derive_seed(recipe.seed, self.objective, "weights"))
         self.generator = Generator(**recipe.generator_arguments(dropout))
         self.generator.encoder.load_state_dict(encoder)
         self.generator.to(device).train()
         self.ema = copy.deepcopy(self.generator).eval().requires_grad_(False)
 
-    def parameters(self) -> dict[str, nn.Parameter]:
-        """All parameters of the generator, encoder included."""
-        return dict(self.generator.named_parameters())
+    @property
+    def network(self) -> nn.Module:
+        """The generator, encoder included."""
+        return self.generator
+
+    @property
+    def undecayed(self) -> frozenset[str]:
+        """No parameter is spared."""
+        return frozenset()
 
     def state(self) -> dict[str, Tensor]:
         """Weights and their moving average."""
         state = {f"model.{name}": t for name, t in self.generator.state_dict().items()}
         return state | {f"ema.{name}": t for name, t in self.ema.state_dict().items()}
 
-    def _prepare(self, images: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _prepare(self, images: Tensor, random: SampleNoise) -> tuple[Tensor, Tensor]:
         """Return clean images in model units and noise, both [N, C, H, W]."""
         data = self._recipe.data
         clean = to_float(images, data.mean, data.std)
         if data.horizontal_flip:
             clean = random_flip(clean, random)
-        return clean, torch.randn(clean.shape, generator=random, device=clean.device)
+        return clean, random.normal("noise", clean.shape[1:])
 
-    @torch.no_grad()
+    def _levels(self, random: SampleNoise, mean: float, std: float) -> Tensor:
+        """Return log-normal unshifted levels, float64 [N]."""
+        return log_normal_sigmas(random.normal("level", dtype=torch.float64), mean, std)
+
     def _average(self, decay: float) -> None:
-        torch._foreach_lerp_(
-            list(self.ema.parameters()), list(self.generator.parameters()), 1.0 - decay
-        )
+        update = get_ema_multi_avg_fn(decay)
+        update(list(self.ema.parameters()), list(self.generator.parameters()), 0)
+
+    def warning(self, row: dict[str, Any]) -> str | None:
+        """Nothing is watched for."""
+        del row
+        return None
+
+    def weights(self) -> dict[str, dict[str, Tensor]]:
+        """The moving average of the generator's weights."""
+        return {"generator": self.ema.state_dict()}
 
 
 class Denoising(_Finetuning):
@@ -70,9 +97,15 @@ class Denoising(_Finetuning):
 
     objective = "denoising"
 
-    def __init__(self, recipe: Recipe, encoder: dict[str, Tensor], device: torch.device) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        encoder: dict[str, Tensor],
+        device: torch.device,
+        world: World | None = None,
+    ) -> None:
         """Build the generator, the grid of levels and their weights."""
-        super().__init__(recipe, encoder, device, dropout=0.0)
+        super().__init__(recipe, encoder, device, world or World.single(), dropout=0.0)
         self._config = recipe.denoising
         diffusion = recipe.diffusion
         grid = sigma_grid(
@@ -81,17 +114,23 @@ class Denoising(_Finetuning):
         self._grid = grid.to(device)
         self._weights = level_weights(grid).to(device)
 
-    def losses(self, images: Tensor, labels: Tensor, step: int) -> dict[str, Tensor]:
+    @property
+    def undecayed(self) -> frozenset[str]:
+        """Positions and CLS token.
+
+        Source: docs/method.md, 4.3.
+        """
+        return frozenset({"encoder.pos_embed", "encoder.cls_token"})
+
+    def losses(self, images: Tensor, labels: Tensor, step: int) -> Losses:
         """The single term `denoising`."""
         recipe, config = self._recipe, self._config
-        random = generator_for(recipe.seed, self.objective, step, device=images.device)
+        random = self._world.noise(recipe.seed, self.objective, step, images)
         clean, noise = self._prepare(images, random)
-        drawn = log_normal_sigmas(
-            len(clean), config.sigma_log_mean, config.sigma_log_std, random, clean.device
-        )
+        drawn = self._levels(random, config.sigma_log_mean, config.sigma_log_std)
         levels = nearest_levels(drawn, self._grid)
-        dropped = torch.rand(len(labels), generator=random, device=labels.device)
-        labels = torch.where(dropped < config.class_dropout_prob, self.generator.null_class, labels)
+        dropped = random.uniform("label") < config.class_dropout_prob
+        labels = torch.where(dropped, self.generator.null_class, labels)
         loss = denoising_loss(
             lambda x, sigma: denoise_directly(
                 self.generator, x, sigma, labels, recipe.diffusion.sigma_data
@@ -101,7 +140,7 @@ class Denoising(_Finetuning):
             recipe.sigma_shift * self._grid[levels],
             self._weights[levels],
         )
-        return {"denoising": loss}
+        return Losses({"denoising": loss}, {})
 
     def after_step(self, step: int) -> None:
         """Update the moving average of the weights."""
@@ -122,9 +161,11 @@ class Consistency(_Finetuning):
         encoder: dict[str, Tensor],
         projector: dict[str, Tensor],
         device: torch.device,
+        world: World | None = None,
     ) -> None:
         """Build the generator and the frozen stage-1 network of the auxiliary term."""
-        super().__init__(recipe, encoder, device, dropout=recipe.consistency.dropout)
+        dropout = recipe.consistency.dropout
+        super().__init__(recipe, encoder, device, world or World.single(), dropout)
         self._config = recipe.consistency
         self._frozen_encoder = Encoder(**recipe.encoder_arguments())
         self._frozen_encoder.load_state_dict(encoder)
@@ -133,23 +174,24 @@ class Consistency(_Finetuning):
         for module in (self._frozen_encoder, self._frozen_projector):
             module.to(device).eval().requires_grad_(False)
 
-    def losses(self, images: Tensor, labels: Tensor, step: int) -> dict[str, Tensor]:
+    def losses(self, images: Tensor, labels: Tensor, step: int) -> Losses:
         """Terms `consistency` and `auxiliary`."""
         recipe, config = self._recipe, self._config
         diffusion, shift = recipe.diffusion, recipe.sigma_shift
-        random = generator_for(recipe.seed, self.objective, step, device=images.device)
+        random = self._world.noise(recipe.seed, self.objective, step, images)
         clean, noise = self._prepare(images, random)
-        t = log_normal_sigmas(
-            len(clean), config.sigma_log_mean, config.sigma_log_std, random, clean.device
-        ).clamp(diffusion.sigma_min, diffusion.sigma_max)
+        t = self._levels(random, config.sigma_log_mean, config.sigma_log_std)
+        t = t.clamp(diffusion.sigma_min, diffusion.sigma_max)
         stage = stage_at(step, config.steps_per_stage)
         r = pair_level(t, stage, config.ratio_base, diffusion.sigma_min)
 
+        def dropout_draws(block: int, shape: torch.Size) -> Tensor:
+            # The same for both passes, and when a block is computed again for its gradient.
+            return random.uniform(f"dropout/{block}", shape[1:])
+
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-            # A generator made anew for each pass gives both passes the same dropout mask.
-            masks = generator_for(recipe.seed, self.objective, "dropout", step, device=x.device)
             return denoise_consistently(
-                lambda scaled, level, y: self.generator(scaled, level, y, masks),
+                lambda scaled, level, y: self.generator(scaled, level, y, dropout_draws),
                 x,
                 sigma,
                 labels,
@@ -168,12 +210,14 @@ class Consistency(_Finetuning):
             config.huber_c,
         )
         if not config.auxiliary_weight:
-            return {"consistency": loss}
+            return Losses({"consistency": loss}, {})
         query = self._frozen_features(output)
         with torch.no_grad():
             key = self._frozen_features(clean)
-        auxiliary = info_nce(query, key, config.auxiliary_temperature)
-        return {"consistency": loss, "auxiliary": config.auxiliary_weight * auxiliary}
+        world = self._world
+        auxiliary = info_nce(query, key, config.auxiliary_temperature, world.gather, world.rank)
+        terms = {"consistency": loss, "auxiliary": config.auxiliary_weight * auxiliary}
+        return Losses(terms, {})
 
     def _frozen_features(self, images: Tensor) -> Tensor:
         """Projected stage-1 features of images at the lowest level, [N, D]."""

@@ -7,34 +7,47 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from epg.config.recipe import OptimizerConfig
 from epg.errors import UserError
-from epg.training.checkpoints import Checkpoints, load_optimizer_tensors, optimizer_tensors
+from epg.training.checkpoints import Checkpoints, optimizer_tensors
 from epg.training.schedules import learning_rate_at
+from epg.training.world import World
 
 Series = list[dict[str, Any]]
+
+
+class Losses(NamedTuple):
+    """What a step computes: weighted terms, whose sum is minimised, and what is only looked at."""
+
+    terms: dict[str, Tensor]
+    observed: dict[str, Tensor]
 
 
 class Objective(Protocol):
     """What a stage trains: its losses, its weights, and what follows each step."""
 
-    def parameters(self) -> dict[str, nn.Parameter]:
-        """Trained parameters by name."""
+    @property
+    def network(self) -> nn.Module:
+        """What is trained: all of its parameters."""
+        ...
+
+    @property
+    def undecayed(self) -> frozenset[str]:
+        """Names of the network's parameters that weight decay spares."""
         ...
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor besides the optimizer's that a resumed training needs, by name."""
         ...
 
-    def losses(self, images: Tensor, labels: Tensor, step: int) -> dict[str, Tensor]:
-        """Terms of the loss at a step, already weighted; their sum is minimised.
+    def losses(self, images: Tensor, labels: Tensor, step: int) -> Losses:
+        """Return the losses of a step over this process's slice of the batch.
 
         Args:
             images: uint8 [N, H, W, C] on the training device.
@@ -47,6 +60,14 @@ class Objective(Protocol):
         """Update moving averages."""
         ...
 
+    def warning(self, row: dict[str, Any]) -> str | None:
+        """Return what is wrong with a training whose logged row this is, or None."""
+        ...
+
+    def weights(self) -> dict[str, dict[str, Tensor]]:
+        """Return what the stage is for: the tensors of each weight file, by its kind."""
+        ...
+
 
 @dataclass
 class Watch:
@@ -56,6 +77,7 @@ class Watch:
     row: Callable[[dict[str, Any]], None] = lambda row: None
     measured: Callable[..., None] = lambda **values: None
     message: Callable[[str], None] = lambda text: None
+    warning: Callable[[str], None] = lambda text: None
 
 
 @dataclass
@@ -90,55 +112,59 @@ def train(
     config: OptimizerConfig,
     batches: Callable[[int], Iterator[tuple[Tensor, Tensor]]],
     checkpoints: Checkpoints,
-    scratch: Path,
     watch: Watch,
+    world: World,
 ) -> Series:
     """Train from the newest checkpoint, or from the start, to `config.steps`.
 
     Args:
         objective: losses and weights.
         config: steps, learning rate, clipping, intervals.
-        batches: start step -> endless batches (images uint8 [N, H, W, C], labels [N]).
+        batches: start step -> endless batches (images uint8 [N, H, W, C], labels [N]), this
+            process's slice of each.
         checkpoints: where the state is saved by time and restored from.
-        scratch: local folder for a checkpoint on its way.
         watch: whom to tell.
+        world: the processes that share each batch.
 
     Returns:
-        One row per logged step: step, images_seen, loss, loss_<term>, learning_rate, grad_norm.
+        One row per logged step: step, images_seen, loss, loss_<term>, learning_rate, grad_norm,
+        and what the objective observes.
 
     Raises:
         UserError: loss or gradient is not finite; nothing non-finite is saved.
         SystemExit: 143 or 130 after a signal, once the checkpoint is stored.
     """
-    parameters = objective.parameters()
-    names = list(parameters)
-    optimizer = torch.optim.AdamW(
-        list(parameters.values()),
-        lr=config.learning_rate,
-        betas=(config.betas[0], config.betas[1]),
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
-    start, series = _restore(objective, optimizer, names, checkpoints, watch)
+    optimizer = _optimizer(objective, config)
+
+    def state() -> dict[str, Tensor]:
+        return {**objective.state(), **optimizer_tensors(objective.network, optimizer)}
 
     def save(step: int) -> None:
-        tensors = {**objective.state(), **optimizer_tensors(optimizer, names)}
-        checkpoints.save(step, tensors, series, scratch)
+        if world.rank == 0:  # all ranks hold the same
+            checkpoints.save(step, state(), series)
         saved_at.value = time.monotonic()
         watch.measured(checkpoint_time=time.time())
 
+    checkpoint = checkpoints.restore(state)
+    start, series = (checkpoint.step, checkpoint.series) if checkpoint else (0, [])
+    if checkpoint:
+        watch.message(f"going on from the checkpoint at step {start}")
     saved_at = _Clock(time.monotonic())
+    warned = False
     meter = _Meter(config, start)
     iterator = batches(start)
     with Stopper() as stopper:
         for step in range(start, config.steps):
             images, labels = meter.wait_for(iterator)
-            row = _step(objective, optimizer, config, images, labels, step)
+            row = _step(objective, optimizer, config, images, labels, step, world)
             values = meter.measure(row)
             if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
                 series.append(row)
                 watch.row({**row, **values})
                 watch.measured(row=row, **values)
+                if not warned and (text := objective.warning(row)):
+                    watch.warning(text)
+                    warned = True
             watch.progress(step + 1, config.steps, {"loss": row["loss"], **values})
             if stopper.signal_number is not None:
                 save(step + 1)
@@ -150,22 +176,19 @@ def train(
     return series
 
 
-def _restore(
-    objective: Objective,
-    optimizer: torch.optim.Optimizer,
-    names: list[str],
-    checkpoints: Checkpoints,
-    watch: Watch,
-) -> tuple[int, Series]:
-    checkpoint = checkpoints.restore()
-    if checkpoint is None:
-        return 0, []
-    with torch.no_grad():
-        for name, tensor in objective.state().items():
-            tensor.copy_(checkpoint.tensors[name])
-    load_optimizer_tensors(optimizer, names, checkpoint.tensors)
-    watch.message(f"going on from the checkpoint at step {checkpoint.step}")
-    return checkpoint.step, checkpoint.series
+def _optimizer(objective: Objective, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """AdamW over the network; what weight decay spares is a group of its own."""
+    parameters = dict(objective.network.named_parameters())
+    spared = objective.undecayed
+    groups = [
+        {
+            "params": [p for name, p in parameters.items() if (name in spared) == alone],
+            "weight_decay": 0.0 if alone else config.weight_decay,
+        }
+        for alone in ((False, True) if spared else (False,))
+    ]
+    betas = (config.betas[0], config.betas[1])
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, fused=True)
 
 
 def _step(
@@ -175,12 +198,13 @@ def _step(
     images: Tensor,
     labels: Tensor,
     step: int,
+    world: World,
 ) -> dict[str, Any]:
     """One optimizer step; returns its row of the series."""
     learning_rate = learning_rate_at(step, config)
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
-    terms = objective.losses(images, labels, step)
+    terms, observed = objective.losses(images, labels, step)
     loss = torch.stack(list(terms.values())).sum()
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -188,10 +212,17 @@ def _step(
     clip = config.grad_clip if config.grad_clip and step >= config.warmup_steps else math.inf
     grad_norm = nn.utils.clip_grad_norm_(trained, clip)
     # One transfer for all numbers of the step, and a look at them before the weights change.
-    numbers = torch.stack([loss.detach(), grad_norm, *[t.detach() for t in terms.values()]])
-    total, norm, *values = numbers.tolist()
+    named = {
+        "loss": loss.detach(),
+        **{f"loss_{name}": term.detach() for name, term in terms.items()},
+        "grad_norm": grad_norm,
+        **observed,
+    }
+    reduced = world.reduce(torch.stack([value.float() for value in named.values()]))
+    values = dict(zip(named, reduced.tolist(), strict=True))
+    total, norm = values["loss"], values["grad_norm"]
     if not (math.isfinite(total) and math.isfinite(norm)):
-        listed = ", ".join(f"{name} {value:.4g}" for name, value in zip(terms, values, strict=True))
+        listed = ", ".join(f"{name} {values[f'loss_{name}']:.4g}" for name in terms)
         raise UserError(
             f"step {step + 1}: the loss or its gradient is not finite (loss {total:.4g}, gradient "
             f"norm {norm:.4g}; {listed}) at learning rate {learning_rate:.3g}: lower "
@@ -202,10 +233,8 @@ def _step(
     return {
         "step": step + 1,
         "images_seen": (step + 1) * config.batch_size,
-        "loss": total,
-        **{f"loss_{name}": value for name, value in zip(terms, values, strict=True)},
+        **values,
         "learning_rate": learning_rate,
-        "grad_norm": norm,
     }
 
 

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from epg.config.recipe import Recipe
 from epg.data.augment import normalize, random_flip, to_float, two_views
 from epg.diffusion.schedule import num_scales_at, sigma_grid
-from epg.diffusion.seeds import derive_seed, generator_for
+from epg.diffusion.seeds import derive_seed
 from epg.model.encoder import Encoder
 from epg.model.projector import Projector
+from epg.objectives.collapse import is_collapsed
 from epg.objectives.pretraining import (
     PretrainingInputs,
     consistency_temperature,
     pretraining_losses,
 )
+from epg.training.loop import Losses
+from epg.training.world import World
 
 
 class Pretraining:
@@ -26,9 +31,10 @@ class Pretraining:
     Source: docs/method.md, 2.2.
     """
 
-    def __init__(self, recipe: Recipe, device: torch.device) -> None:
+    def __init__(self, recipe: Recipe, device: torch.device, world: World | None = None) -> None:
         """Build fresh weights from the recipe's seed."""
         self._recipe = recipe
+        self._world = world or World.single()
         self._config = recipe.pretrain
         torch.manual_seed(derive_seed(recipe.seed, "pretrain", "weights"))
         self.encoder = Encoder(**recipe.encoder_arguments()).to(device)
@@ -42,20 +48,26 @@ class Pretraining:
         self.online.train()
         self.target.train()  # BatchNorm of the target uses its own batch, not stale buffers
 
-    def parameters(self) -> dict[str, nn.Parameter]:
-        """Trained parameters: encoder and projector."""
-        return dict(self.online.named_parameters())
+    @property
+    def network(self) -> nn.Module:
+        """Encoder and projector."""
+        return self.online
+
+    @property
+    def undecayed(self) -> frozenset[str]:
+        """No parameter is spared."""
+        return frozenset()
 
     def state(self) -> dict[str, Tensor]:
         """Online and target weights, buffers included."""
         state = {f"online.{name}": t for name, t in self.online.state_dict().items()}
         return state | {f"target.{name}": t for name, t in self.target.state_dict().items()}
 
-    def losses(self, images: Tensor, labels: Tensor, step: int) -> dict[str, Tensor]:
+    def losses(self, images: Tensor, labels: Tensor, step: int) -> Losses:
         """Weighted terms `contrastive` and `consistency`; labels are not looked at."""
         del labels
         recipe, config = self._recipe, self._config
-        random = generator_for(recipe.seed, "pretrain", step, device=images.device)
+        random = self._world.noise(recipe.seed, "pretrain", step, images)
         mean, std = recipe.data.mean, recipe.data.std
         views = two_views(images, config.augmentation, recipe.data.horizontal_flip, random)
         clean = to_float(images, mean, std)
@@ -77,7 +89,7 @@ class Pretraining:
                 view1=normalize(views[0], mean, std),
                 view2=normalize(views[1], mean, std),
                 clean=clean,
-                noise=torch.randn(clean.shape, generator=random, device=clean.device),
+                noise=random.normal("noise", clean.shape[1:]),
                 sigma_floor=shift * diffusion.sigma_min,
                 sigma_noisier=shift * noisier,
                 sigma_cleaner=shift * cleaner,
@@ -88,11 +100,16 @@ class Pretraining:
             sigma_data=diffusion.sigma_data,
             temperature_contrastive=config.temperature_contrastive,
             temperature_consistency=tau,
+            gather=self._world.gather,
+            rank=self._world.rank,
         )
-        return {
-            "contrastive": config.contrastive_weight * terms.contrastive,
-            "consistency": config.consistency_weight * terms.consistency,
-        }
+        return Losses(
+            {
+                "contrastive": config.contrastive_weight * terms.contrastive,
+                "consistency": config.consistency_weight * terms.consistency,
+            },
+            {"feature_std": terms.feature_deviation},
+        )
 
     def _target_features(self, x: Tensor, level: Tensor) -> Tensor:
         return self._target_projector(self._target_encoder.features(x, level))
@@ -105,12 +122,27 @@ class Pretraining:
         index = derive_seed(self._recipe.seed, "pretrain", "level", step) % (count - 1)
         return float(grid[index]), float(grid[index + 1])
 
-    @torch.no_grad()
     def after_step(self, step: int) -> None:
         """Move the target's parameters: xi = m xi + (1 - m) theta."""
         del step
-        torch._foreach_lerp_(
-            list(self.target.parameters()),
-            list(self.online.parameters()),
-            1.0 - self._config.target_ema_decay,
+        update = get_ema_multi_avg_fn(self._config.target_ema_decay)
+        update(list(self.target.parameters()), list(self.online.parameters()), 0)
+
+    def warning(self, row: dict[str, Any]) -> str | None:
+        """Tell of a collapse: both directions' loss is at ln B, and all features are one."""
+        config, deviation = self._config, row["feature_std"]
+        if not config.contrastive_weight:
+            return None
+        direction = row["loss_contrastive"] / (2 * config.contrastive_weight)
+        if not is_collapsed(direction, config.batch_size, deviation):
+            return None
+        return (
+            f"step {row['step']}: pre-training has collapsed: all images have nearly the same "
+            f"features (deviation {deviation:.2g}, 1 is spread evenly) and the contrastive loss "
+            f"tells none apart ({direction:.4g}, ln {config.batch_size}): lower "
+            "pretrain.learning_rate or lengthen pretrain.warmup_steps"
         )
+
+    def weights(self) -> dict[str, dict[str, Tensor]]:
+        """The online encoder and, for consistency fine-tuning, its projector."""
+        return {"encoder": self.encoder.state_dict(), "projector": self.projector.state_dict()}

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from epg.cluster.doctor import store as store_checks
 from epg.cluster.doctor.check import FAILED, OK, SKIPPED
 from epg.cluster.doctor.cluster import secret_of_pipeline
 from epg.cluster.doctor.doctor import DoctorRequest, doctor, examine
-from epg.cluster.doctor.doctor import store as store_checks
 from epg.cluster.doctor.prometheus import check_prometheus
 from epg.cluster.doctor.store import check_clock, check_store
 from epg.store.local import LocalStore

@@ -74,6 +74,16 @@ def test_misspelt_override_says_so() -> None:
     assert "'steps'" in text
 
 
+def test_a_key_that_was_renamed_says_what_took_its_place() -> None:
+    text = SMOKE.replace("networks:\n  - classifier\n", "features: classifier\n")
+    line = 1 + text.split("features:")[0].count("\n")
+    assert refusal(text).startswith(
+        f"recipe:{line}: evaluate.features is no more: write evaluate.networks (a list such as "
+        "[classifier] of networks"
+    )
+    assert refusal("smoke", {"evaluate.features": "inception"}).startswith("--set evaluate.feat")
+
+
 @pytest.mark.parametrize(
     ("overrides", "fragments"),
     [
@@ -112,6 +122,10 @@ def test_misspelt_override_says_so() -> None:
         ({"gate.denoising": {"fid": {"max": float("nan")}}}, ["fid.max is nan", "finite"]),
         ({"gate.denoising": {"fid": {"min": 2, "max": 1}}}, ["fid", "min must not exceed max"]),
         ({"seed": -1}, ["seed is -1"]),
+        ({"evaluate.networks": []}, ["evaluate.networks is []", "at least 1"]),
+        ({"evaluate.networks": "classifier"}, ["evaluate.networks is 'classifier'", "list"]),
+        ({"evaluate.networks": ["clip"]}, ["evaluate.networks.0 is 'clip'", "'inception'"]),
+        ({"evaluate.networks": ["inception"] * 2}, ["[inception, inception]", "once"]),
         ({"pretrain": 3}, ["pretrain is 3"]),
         ({"seed.x": 3}, ["seed is not a section"]),
     ],

@@ -8,6 +8,7 @@ from torchvision.transforms import RandomResizedCrop
 
 from epg.config.recipe import AugmentationConfig
 from epg.data import augment, color, resample
+from epg.diffusion.seeds import SampleNoise
 
 OFF = {
     "crop_scale_min": 1.0,
@@ -21,6 +22,10 @@ MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def numbers(images: torch.Tensor, seed: int = 0, first: int = 0) -> SampleNoise:
+    return SampleNoise(seed, "test", 0, first, len(images), images.device)
 
 
 def batch(count: int, channels: int, size: int = 8) -> torch.Tensor:
@@ -76,42 +81,42 @@ def test_valid_range_is_that_of_the_method():
 
 def test_flip_mirrors_about_half():
     images = augment.to_float(batch(400, 1), [0.5], [0.5])
-    flipped = augment.random_flip(images, generator())
+    flipped = augment.random_flip(images, numbers(images))
     kept = (flipped == images).flatten(1).all(1)
     mirrored = (flipped == images.flip(-1)).flatten(1).all(1)
     assert (kept ^ mirrored).all()
     assert 150 < int(mirrored.sum()) < 250
-    assert torch.equal(augment.random_flip(images, generator()), flipped)
+    assert torch.equal(augment.random_flip(images, numbers(images)), flipped)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_views_are_images_and_reproducible(channels):
     images = batch(64, channels, 16)
-    first, second = augment.two_views(images, AugmentationConfig(), True, generator())
+    first, second = augment.two_views(images, AugmentationConfig(), True, numbers(images))
     for view in (first, second):
         assert view.shape == (64, channels, 16, 16)
         assert view.dtype == torch.float32
         assert 0 <= float(view.min()) < float(view.max()) <= 1
         assert view.isfinite().all()
     assert not torch.equal(first, second)
-    again = augment.two_views(images, AugmentationConfig(), True, generator())
+    again = augment.two_views(images, AugmentationConfig(), True, numbers(images))
     assert torch.equal(again[0], first)
     assert torch.equal(again[1], second)
-    other = augment.two_views(images, AugmentationConfig(), True, generator(5))
+    other = augment.two_views(images, AugmentationConfig(), True, numbers(images, 5))
     assert not torch.equal(other[0], first)
 
 
 def test_everything_off_is_the_image_itself():
     # The whole area with any aspect ratio but 1 does not fit: the crop is the whole image.
     images = batch(32, 3)
-    for view in augment.two_views(images, settings(), False, generator()):
+    for view in augment.two_views(images, settings(), False, numbers(images)):
         torch.testing.assert_close(view, images.permute(0, 3, 1, 2) / 255, atol=1e-6, rtol=0)
 
 
 def test_flips_only_where_they_are_wanted():
     images = batch(200, 1)
     plain = images.permute(0, 3, 1, 2) / 255
-    for view in augment.two_views(images, settings(), True, generator()):
+    for view in augment.two_views(images, settings(), True, numbers(images)):
         mirrored = ((view - plain.flip(-1)).abs() < 1e-5).flatten(1).all(1)
         kept = ((view - plain).abs() < 1e-5).flatten(1).all(1)
         assert (kept ^ mirrored).all()
@@ -137,7 +142,7 @@ def changed(view: torch.Tensor, images: torch.Tensor) -> float:
 )
 def test_probabilities_of_each_view(changes, shares):
     images = batch(600, 3)
-    views = augment.two_views(images, settings(**changes), False, generator())
+    views = augment.two_views(images, settings(**changes), False, numbers(images))
     for view, share in zip(views, shares, strict=True):
         assert changed(view, images) == pytest.approx(share, abs=0.06)
 
@@ -151,7 +156,7 @@ def test_probabilities_of_each_view(changes, shares):
 )
 def test_colours_of_grey_images_do_not_change(changes):
     images = batch(32, 1)
-    for view in augment.two_views(images, settings(**changes), False, generator()):
+    for view in augment.two_views(images, settings(**changes), False, numbers(images)):
         assert changed(view, images) == 0
 
 
@@ -166,7 +171,7 @@ def test_crops_have_the_area_and_ratio_that_were_asked_for(monkeypatch):
     monkeypatch.setattr(resample, "crop_matrix", spy)
     monkeypatch.setattr(resample, "apply", lambda rows, images, columns: images)
     images = torch.zeros(2000, 64, 64, 1, dtype=torch.uint8)
-    augment.two_views(images, settings(crop_scale_min=0.08), False, generator())
+    augment.two_views(images, settings(crop_scale_min=0.08), False, numbers(images))
     (top, height), (left, width) = seen
     assert (height.min() >= 1, width.min() >= 1, top.min() >= 0, left.min() >= 0) == (True,) * 4
     assert float((top + height).max()) <= 64
@@ -193,13 +198,23 @@ def test_orders_of_the_jitter_are_a_latin_square():
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_small_batches(count):
     images = batch(count, 3)
-    first, second = augment.two_views(images, AugmentationConfig(), True, generator())
+    first, second = augment.two_views(images, AugmentationConfig(), True, numbers(images))
     assert first.shape == second.shape == (count, 3, 8, 8)
+
+
+@pytest.mark.parametrize("cut", [1, 7, 32, 40])
+def test_a_view_does_not_depend_on_the_rest_of_its_batch(cut):
+    images = batch(48, 3, 16)
+    whole = augment.two_views(images, AugmentationConfig(), True, numbers(images))
+    for begin, part in ((0, images[:cut]), (cut, images[cut:])):
+        views = augment.two_views(part, AugmentationConfig(), True, numbers(part, first=begin))
+        for view, expected in zip(views, whole, strict=True):
+            torch.testing.assert_close(view, expected[begin : begin + len(part)])
 
 
 def test_identical_images_in_a_batch_get_different_views():
     images = batch(1, 3).repeat(16, 1, 1, 1)
-    first, _ = augment.two_views(images, AugmentationConfig(), True, generator())
+    first, _ = augment.two_views(images, AugmentationConfig(), True, numbers(images))
     assert len(torch.unique(first.flatten(1), dim=0)) == 16
 
 
@@ -235,8 +250,6 @@ def test_neutral_factors_change_nothing_exactly():
 @pytest.mark.gpu
 def test_views_are_the_same_on_a_gpu_up_to_rounding():
     images = batch(8, 3, 32).cuda()
-    first, _ = augment.two_views(
-        images, AugmentationConfig(), True, torch.Generator("cuda").manual_seed(0)
-    )
+    first, _ = augment.two_views(images, AugmentationConfig(), True, numbers(images))
     assert first.is_cuda
     assert first.isfinite().all()

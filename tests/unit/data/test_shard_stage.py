@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -16,6 +15,7 @@ from epg.runs.record import load_record
 from epg.runs.run import Run
 from epg.stages.shard import shard, shard_component
 from epg.store.local import LocalStore
+from tests.toys.handed import artifact
 
 
 def open_run(root: Path, **overrides) -> Run:
@@ -114,13 +114,12 @@ def test_changed_folder_is_noticed(tmp_path, photos):
 
 
 def test_component_hands_on_the_manifest(tmp_path):
-    artifact = SimpleNamespace(path=str(tmp_path / "out" / "shards"), metadata={})
+    shards = artifact(tmp_path / "out" / "shards")
     shard_component(
-        shards=artifact, recipe="digits", overrides={}, store=str(tmp_path / "s"), run_name="one"
+        shards=shards, recipe="digits", overrides={}, store=str(tmp_path / "s"), run_name="one"
     )
-    manifest = Manifest.from_json(Path(artifact.path).read_bytes())
-    noted = json.loads(artifact.metadata["epg"])
-    assert noted["images_train"] == manifest.num_samples("train")
+    manifest = Manifest.from_json(Path(shards.path).read_bytes())
+    noted = json.loads(shards.metadata["epg"])["objects"]["manifest"]
     record = load_record(Run.open("digits", {}, str(tmp_path / "s"), "one"), "shard")
     assert record is not None
     assert noted["sha256"] == record.outputs["manifest"]["sha256"] == manifest.sha256

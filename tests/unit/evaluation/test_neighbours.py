@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from epg.data.reader import Batch
+from epg.evaluation import neighbours
 from epg.evaluation.neighbours import (
-    nearest_distances,
+    distances_to_training,
+    nearest,
     nearest_neighbour_ratio,
     neighbour_radii,
     pixels,
@@ -57,16 +60,46 @@ def test_radii_need_enough_rows():
 
 
 @pytest.mark.parametrize("block", [3, 4096])
-def test_nearest_distances_equal_brute_force(block):
+def test_the_nearest_equal_brute_force(block):
+    rng = np.random.default_rng(0)
+    rows, others = rng.normal(size=(10, 5)), rng.normal(size=(40, 5))
+    parts = [torch.from_numpy(part) for part in (others[:25], others[25:])]
+    found = nearest(torch.from_numpy(rows), parts, 4, block)
+    wanted = np.sort(((rows[:, None] - others[None]) ** 2).sum(-1), axis=1)[:, :4]
+    np.testing.assert_allclose(found, wanted, rtol=1e-9)
+
+
+def test_fewer_than_the_nearest_asked_for_leave_infinity():
+    found = nearest(torch.zeros(2, 3), [torch.ones(1, 3)], 2)
+    assert found.tolist() == [[3.0, float("inf")]] * 2
+
+
+class Training:
+    """A split that is read in one batch, over and over."""
+
+    def __init__(self, images: np.ndarray) -> None:
+        self.images = images
+        self.num_samples = len(images)
+
+    def batches(self, batch_size, seed):
+        assert batch_size == self.num_samples
+        while True:
+            yield Batch(self.images, np.zeros(len(self.images), np.int64), np.arange(batch_size))
+
+
+def test_distances_to_training_equal_brute_force(monkeypatch):
     rng = np.random.default_rng(0)
     queries = rng.integers(0, 256, (10, 8, 8, 3), dtype=np.uint8)
-    reference = rng.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
-    reference[17] = queries[4]
-    found = nearest_distances(queries, [reference[:25], reference[25:]], block=block)
-    difference = queries[:, None].astype(float) - reference[None].astype(float)
-    wanted = np.sqrt((difference**2).sum((2, 3, 4))).min(1)
-    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    images = rng.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+    images[17] = queries[4]
+    difference = queries[:, None].astype(float) - images[None].astype(float)
+    wanted = np.sqrt((difference**2).sum((2, 3, 4)))
+    found = distances_to_training(queries, Training(images))
+    np.testing.assert_allclose(found, wanted.min(1), rtol=1e-6)
     assert found[4] == 0.0  # a copy is found as one
+    monkeypatch.setattr(neighbours, "MAX_TRAINING_IMAGES", 15)
+    found = distances_to_training(queries, Training(images))
+    np.testing.assert_allclose(found, wanted[:, :15].min(1), rtol=1e-6)
 
 
 def test_large_images_are_averaged_before_they_are_compared():

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from epg.errors import UserError
-from epg.registry import Registered, fetch_model, list_models, register, resolve
-from epg.registry import registering as module
-from epg.registry.lookup import natural_order
+from epg.registry import Registered, open_registry
+from epg.registry.base import natural_order
+from epg.registry.files import FileRegistry
 from epg.store import Store, open_store
 from tests.s3_server import moto_server
 
@@ -49,8 +49,7 @@ def make_weights(folder: Path, content: str) -> Path:
 
 
 def put(registry: Store, weights: Path, model: str = NAME, **more: Any) -> Registered:
-    return register(
-        registry,
+    return open_registry(registry).register(
         model,
         weights,
         recipe_yaml="name: digits\n",
@@ -110,7 +109,7 @@ def test_explicit_version(registry: Store, weights: Path, tmp_path: Path) -> Non
 def test_broken_off_registration_is_finished(
     registry: Store, weights: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    real, calls = module._put, []
+    real, calls = FileRegistry._put, []
 
     def dies_at_the_third(*arguments: Any) -> Any:
         calls.append(arguments)
@@ -118,12 +117,12 @@ def test_broken_off_registration_is_finished(
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(module, "_put", dies_at_the_third)
+    monkeypatch.setattr(FileRegistry, "_put", dies_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         put(registry, weights)
-    assert list_models(registry) == []
+    assert open_registry(registry).list() == []
     with pytest.raises(UserError, match="which is empty"):
-        resolve(registry, NAME)
+        open_registry(registry).resolve(NAME)
     other = put(registry, make_weights(tmp_path, "second"))
     assert other.version == "v2", "a version that others began is left to them"
     done = put(registry, weights)
@@ -153,7 +152,7 @@ def test_many_at_once_get_versions_of_their_own(registry: Store, tmp_path: Path)
         thread.join()
     assert len(done) == 4
     for content, entry in done:
-        assert registry.get_bytes(f"{entry.prefix}/model.safetensors").decode() == content
+        assert registry.get_bytes(f"{NAME}/{entry.version}/model.safetensors").decode() == content
     by_version = {entry.version: content for content, entry in done}
     assert sorted(by_version.values()) in (["a", "b", "c"], ["a", "a", "b", "c"])
 
@@ -170,46 +169,46 @@ def test_stored_bytes_are_read_back(
     monkeypatch.setattr(type(local), "put_file", altered)
     with pytest.raises(UserError, match="what was stored differs from what was sent"):
         put(local, weights)
-    assert list_models(local) == []
+    assert open_registry(local).list() == []
 
 
 def test_resolve_and_fetch(registry: Store, weights: Path, tmp_path: Path) -> None:
     put(registry, weights)
     put(registry, make_weights(tmp_path, "second"))
-    assert resolve(registry, NAME).version == "v2", "the newest"
-    assert resolve(registry, f"{NAME}:v1").version == "v1"
-    assert fetch_model(registry, NAME, tmp_path / "got").read_text() == "second"
-    assert fetch_model(registry, f"{NAME}:v1", tmp_path / "got").read_text() == "first"
+    assert open_registry(registry).resolve(NAME).version == "v2", "the newest"
+    assert open_registry(registry).resolve(f"{NAME}:v1").version == "v1"
+    assert open_registry(registry).fetch(NAME, tmp_path / "got").read_text() == "second"
+    assert open_registry(registry).fetch(f"{NAME}:v1", tmp_path / "got").read_text() == "first"
 
 
 def test_altered_weights_are_not_used(local: Store, weights: Path, tmp_path: Path) -> None:
     put(local, weights)
     local.put_bytes(f"{NAME}/v1/model.safetensors", b"fIrst")
     with pytest.raises(UserError, match="the weights were altered; remove"):
-        fetch_model(local, NAME, tmp_path / "got")
+        open_registry(local).fetch(NAME, tmp_path / "got")
     assert list((tmp_path / "got").iterdir()) == []
 
 
 def test_absent_names_say_what_there_is(local: Store, weights: Path) -> None:
     with pytest.raises(UserError, match="which is empty: `epg run --recipe digits` registers"):
-        resolve(local, "digits-denoising")
+        open_registry(local).resolve("digits-denoising")
     for model in (NAME, "digits-consistency"):
         put(local, weights, model=model)
     with pytest.raises(UserError) as caught:
-        resolve(local, "digit-denoising")
+        open_registry(local).resolve("digit-denoising")
     assert str(caught.value) == (
         f"no model 'digit-denoising' (did you mean 'digits-denoising'?) in {local.uri}: "
         "it has digits-consistency, digits-denoising"
     )
     with pytest.raises(UserError, match=r"has no version 'v3' \(did you mean 'v1'\?\) .*has v1$"):
-        resolve(local, f"{NAME}:v3")
+        open_registry(local).resolve(f"{NAME}:v3")
 
 
 def test_a_name_that_begins_another_is_not_that(local: Store, weights: Path) -> None:
     put(local, weights, model="digits")
     put(local, weights, model="digits-2")
-    assert [entry.model for entry in list_models(local, "digits")] == ["digits"]
-    assert [entry.model for entry in list_models(local)] == ["digits", "digits-2"]
+    assert [entry.model for entry in open_registry(local).list("digits")] == ["digits"]
+    assert [entry.model for entry in open_registry(local).list()] == ["digits", "digits-2"]
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", "a b", ".hidden", "<script>", "x" * 101])
@@ -219,14 +218,14 @@ def test_bad_names(local: Store, weights: Path, name: str) -> None:
     with pytest.raises(UserError, match="model version"):
         put(local, weights, version=name)
     with pytest.raises(UserError, match=r"model (name|version)"):
-        resolve(local, f"{NAME}:{name}")
+        open_registry(local).resolve(f"{NAME}:{name}")
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b'{"epg_kind": "shards"}'])
 def test_damaged_entry(local: Store, content: bytes) -> None:
     local.put_bytes(f"{NAME}/v1/model.json", content)
     with pytest.raises(UserError, match=r"not a registry entry .* remove the folder"):
-        resolve(local, f"{NAME}:v1")
+        open_registry(local).resolve(f"{NAME}:v1")
 
 
 def test_missing_weights(local: Store, tmp_path: Path) -> None:
@@ -241,3 +240,47 @@ def test_versions_count_as_people_do() -> None:
         "v2",
         "v10",
     ]
+
+
+VERSION_0_1 = {
+    "model.json": """{
+ "created": "2026-02-11T10:31:07.512+00:00",
+ "digest": "a7937b64b8caa58f03721bb6bacf5c78cb235febe0e70b1b84cd99541461a08e",
+ "epg_kind": "model",
+ "files": {
+  "model.safetensors": {
+   "sha256": "a7937b64b8caa58f03721bb6bacf5c78cb235febe0e70b1b84cd99541461a08e",
+   "size": 5
+  }
+ },
+ "name": "digits-denoising",
+ "version": "v1"
+}
+""",
+    "model.safetensors": "first",
+}
+
+
+def test_registry_of_version_0_1_is_read_and_goes_on(
+    registry: Store, weights: Path, tmp_path: Path
+) -> None:
+    for name, content in VERSION_0_1.items():
+        registry.put_bytes(f"{NAME}/v1/{name}", content.encode())
+    found = open_registry(registry)
+    entry = found.resolve(NAME)
+    assert (entry.version, entry.time[:10], entry.files["model.safetensors"]["size"]) == (
+        "v1",
+        "2026-02-11",
+        5,
+    )
+    assert found.fetch(f"{NAME}:v1", tmp_path / "got").read_text() == "first"
+    assert put(registry, weights) == entry, "the same weights"
+    assert put(registry, make_weights(tmp_path, "second")).version == "v2"
+    assert [e.version for e in found.list()] == ["v1", "v2"]
+
+
+def test_registry_is_opened_by_its_uri(tmp_path: Path, weights: Path) -> None:
+    put(open_store(str(tmp_path / "registry")), weights)
+    assert open_registry(str(tmp_path / "registry")).resolve(NAME).version == "v1"
+    with pytest.raises(UserError, match="unknown scheme"):
+        open_registry("ftp://models")

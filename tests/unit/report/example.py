@@ -12,6 +12,7 @@ from epg.config.loading import load_recipe
 from epg.evaluation.grid import class_grid, trajectory_strip
 from epg.report.facts import Dataset, RunFacts
 from epg.report.images import class_sheet, class_strips
+from epg.stages.report import shown_stages
 
 RECIPE = """
 name: digits
@@ -22,7 +23,7 @@ model: {patch_size: 2, embed_dim: 128, depth: 3, num_heads: 4}
 pretrain: {steps: 400, batch_size: 256, learning_rate: 1.0e-3}
 denoising: {steps: 1200, batch_size: 256, learning_rate: 1.0e-3}
 consistency: {steps: 1000, batch_size: 256, learning_rate: 1.0e-3}
-evaluate: {features: classifier, num_samples: 1000, svc: {gamma: 0.001, C: 10, pixel_max: 16}}
+evaluate: {networks: [classifier], num_samples: 1000, svc: {gamma: 0.001, C: 10, pixel_max: 16}}
 gate:
   denoising: {svc_agreement: {min: 0.93}, nearest_neighbour_ratio: {min: 0.7}}
   consistency: {svc_agreement: {min: 0.85}, nearest_neighbour_ratio: {min: 0.7}}
@@ -86,13 +87,19 @@ def records() -> dict[str, FakeRecord]:
             "evaluate-denoising",
             19.6,
             evaluation(0.962, 63, 212.4, 3.41),
-            {"svc_agreement_by_class": by_class(0.955), "feature_network": "digits-cnn"},
+            {
+                "svc_agreement_by_class": by_class(0.955),
+                "feature_networks": {"classifier": "digits-cnn"},
+            },
         ),
         FakeRecord(
             "evaluate-consistency",
             5.1,
             evaluation(0.884, 1, 5120.0, 9.87),
-            {"svc_agreement_by_class": by_class(0.88), "feature_network": "digits-cnn"},
+            {
+                "svc_agreement_by_class": by_class(0.88),
+                "feature_networks": {"classifier": "digits-cnn"},
+            },
         ),
     ]
     for objective, bar in (("denoising", 0.93), ("consistency", 0.85)):
@@ -155,12 +162,13 @@ def example(images: np.ndarray | None = None, labels: np.ndarray | None = None) 
     grid = class_grid(images, labels)
     one_of_each = [images[labels == c][0] for c in range(10)]
     path = [[(x * (k / 9) + 128 * (1 - k / 9)) for x in one_of_each] for k in range(10)]
-    trajectory = trajectory_strip(np.array(path).astype(np.uint8), max_rows=4)
+    trajectory = trajectory_strip(np.array(path).astype(np.uint8)[:, :4])
     strips = class_strips(images, labels, range(10))
     return RunFacts(
         name="digits",
         store_uri="file:///home/ada/epg/runs",
         recipe=load_recipe(RECIPE),
+        stages=shown_stages(),
         recipe_text=RECIPE.strip(),
         recipe_argument="digits",
         records=records(),

@@ -4,18 +4,20 @@ import io
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import epg.report
-from epg.report.facts import OBJECTIVES, Dataset, Failure, FinalStatus, RunFacts, branch_state
+from epg.report.ending import describe_end
+from epg.report.facts import Dataset, Failure, FinalStatus, RunFacts, branch_state, next_stages
 from epg.report.images import embed, sheet_png
-from epg.report.outcome import describe_outcome
 from epg.report.page import render_page
 from epg.report.results import copies_reading, shown_labels
 from epg.report.story import next_commands, timeline
+from epg.stages.report import shown_stages
 from tests.unit.report.example import FakeRecord, by_class, evaluation, example
 from tests.unit.report.pages import Page, check_page
 
@@ -116,7 +118,7 @@ def test_a_failed_run_tells_where_and_why_and_keeps_what_there_is() -> None:
 
 def test_a_failure_that_was_mended_is_not_told() -> None:
     old = replace(FAILURE, time=1.0)
-    assert describe_outcome(replace(example(), failures={old.stage: old})).kind == "succeeded"
+    assert describe_end(replace(example(), failures={old.stage: old})).kind == "succeeded"
 
 
 def test_a_failed_run_without_a_message_names_the_stage_without_a_result() -> None:
@@ -124,22 +126,22 @@ def test_a_failed_run_without_a_message_names_the_stage_without_a_result() -> No
         without(example(), "finetune", "evaluate", "gate", "register"),
         status=FinalStatus("FAILED", "deadline exceeded"),
     )
-    outcome = describe_outcome(facts)
-    assert outcome.kind == "failed"
-    assert "finetune-denoising and finetune-consistency" in outcome.sentence
-    assert "deadline exceeded" in outcome.sentence
+    end = describe_end(facts)
+    assert end.kind == "failed"
+    assert "finetune-denoising and finetune-consistency" in end.sentence
+    assert "deadline exceeded" in end.sentence
 
 
 def test_a_terminated_run_is_called_stopped() -> None:
     facts = replace(without(example(), "consistency"), status=FinalStatus("RUNNING"))
-    assert describe_outcome(facts).kind == "stopped"
+    assert describe_end(facts).kind == "stopped"
 
 
 @pytest.mark.parametrize("status", [None, FinalStatus("SUCCEEDED")])
 def test_a_branch_that_was_not_wanted_has_no_place(status: FinalStatus | None) -> None:
     facts = replace(without(example(), "consistency"), status=status)
     assert branch_state(facts, "consistency") == "not wanted"
-    assert describe_outcome(facts).kind == "succeeded"
+    assert describe_end(facts).kind == "succeeded"
     page = check_page(render_page(facts))
     assert "One-step consistency model" not in page.text
     rows = {row["stage"]: row["words"] for row in timeline(facts)["rows"]}
@@ -166,7 +168,7 @@ def test_a_model_that_did_not_pass_is_not_called_registered() -> None:
 
 
 def test_a_run_without_any_result_still_has_a_page() -> None:
-    facts = RunFacts(name="empty", store_uri="runs", recipe=example().recipe)
+    facts = RunFacts(name="empty", store_uri="runs", recipe=example().recipe, stages=shown_stages())
     text = words(check_page(render_page(facts)))
     assert "Not every stage has a result yet: no result of shard." in text
 
@@ -175,7 +177,7 @@ def test_samples_near_training_images_are_called_so() -> None:
     facts = example()
     near = replace(
         facts.records["evaluate-denoising"],
-        metrics={**facts.metrics("evaluate-denoising"), "nearest_neighbour_ratio": 0.3},
+        metrics={**facts.metrics("evaluate", "denoising"), "nearest_neighbour_ratio": 0.3},
     )
     reading = copies_reading(replace(facts, records={**facts.records, near.stage: near}))
     assert reading is not None
@@ -191,6 +193,22 @@ def test_reused_stages_are_marked() -> None:
     assert "Hatched stages were reused" in render_page(facts)
 
 
+def test_the_page_tells_of_the_stages_that_it_is_given() -> None:
+    facts = example()
+    export = SimpleNamespace(
+        name="export", step="export", objective="", kind="training", needs=("pretrain",)
+    )
+    facts = replace(
+        facts, stages=(*facts.stages, export), series={"export": facts.series["pretrain"]}
+    )
+    assert [row["stage"] for row in timeline(facts)["rows"]][-2:] == [
+        "register-consistency",
+        "export",
+    ]
+    assert [stage.name for stage in next_stages(facts)] == ["export"]
+    assert sum(tag == "svg" for tag, _ in check_page(render_page(facts)).tags) == 1 + 3
+
+
 def test_a_thousand_classes_of_large_images_stay_below_two_megabytes() -> None:
     random = np.random.default_rng(0)
     facts = example()
@@ -199,7 +217,7 @@ def test_a_thousand_classes_of_large_images_stay_below_two_megabytes() -> None:
     Image.fromarray(noisy).save(buffer, "PNG")
     strip = sheet_png([random.integers(0, 256, (8, 64, 64, 3), np.uint8)])
     records = dict(facts.records)
-    for objective in OBJECTIVES:
+    for objective in facts.objectives:
         stage = f"evaluate-{objective}"
         details = {"svc_agreement_by_class": [*by_class(0.5, 500), None, *by_class(0.9, 499)]}
         records[stage] = replace(records[stage], details=details)
@@ -214,7 +232,7 @@ def test_a_thousand_classes_of_large_images_stay_below_two_megabytes() -> None:
     assert len(labels) == 20
     assert max(labels) < 500
     strips = dict.fromkeys(labels, strip)
-    facts = replace(facts, strips=dict.fromkeys(("real", *OBJECTIVES), strips))
+    facts = replace(facts, strips=dict.fromkeys(("real", *facts.objectives), strips))
     html = render_page(facts)
     assert "980 more did better" in words(check_page(html))
     assert len(html.encode()) < 2_000_000
@@ -264,7 +282,19 @@ def test_text_has_enough_contrast_in_light_and_dark() -> None:
     )
     pairs = [
         (text, ground)
-        for text in ("ink", "muted", "shared", *OBJECTIVES, "c1", "c2", "c3", "c4", "good", "bad")
+        for text in (
+            "ink",
+            "muted",
+            "shared",
+            "denoising",
+            "consistency",
+            "c1",
+            "c2",
+            "c3",
+            "c4",
+            "good",
+            "bad",
+        )
         for ground in ("paper", "card")
     ] + [("good", "good-tint"), ("bad", "bad-tint"), ("ink", "warn-tint"), ("muted", "faint")]
     for palette in (light, {**light, **dark}):

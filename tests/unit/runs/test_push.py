@@ -37,7 +37,8 @@ def test_once_when_the_record_is_stored_and_not_when_it_is_reused(run, monkeypat
     record = perform(run, STAGES["pretrain"], work=work, **NOTHING)
     assert perform(run, STAGES["pretrain"], work=work, **NOTHING) == record
     (outcome,) = pushed
-    assert (outcome.step, outcome.recipe, outcome.run) == ("pretrain", "smoke", "mine")
+    assert (outcome.kind, outcome.step) == ("training", "pretrain")
+    assert (outcome.recipe, outcome.run) == ("smoke", "mine")
     assert outcome.metrics == {"loss": 1.5, "step": 4}
     assert outcome.duration_seconds == record.duration_seconds
     finished = datetime.fromisoformat(record.finished).timestamp()

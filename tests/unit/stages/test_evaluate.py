@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,11 +14,13 @@ import torch
 from PIL import Image
 
 from epg.errors import UserError
-from epg.evaluation.inception_weights import WEIGHTS_URL
+from epg.evaluation.features.base import Features
+from epg.evaluation.features.inception_weights import WEIGHTS_URL
 from epg.measures import MEASURES
 from epg.model.files import save_weights
 from epg.model.generator import Generator
-from epg.runs.record import StageRecord, fetch_output
+from epg.runs.handover import HandOver, fetch_output
+from epg.runs.record import StageRecord
 from epg.runs.run import Run
 from epg.stages.evaluate import balanced_labels, evaluate, evaluate_component
 from epg.stages.inputs import stored_manifest
@@ -27,6 +29,7 @@ from epg.stages.reference_statistics import (
     reference_statistics_component,
 )
 from epg.stages.shard import shard
+from tests.toys.handed import artifact, hand_over
 
 SMALL = {
     "evaluate.num_samples": 40,
@@ -34,6 +37,9 @@ SMALL = {
     "evaluate.classifier_epochs": 1,
     "denoising.sampling_steps": 2,
 }
+ALL = {measure.name for measure in MEASURES}
+FID = {"fid", "sfid", "inception_score"}
+OWN = {"frechet_distance", "class_agreement", "classifier_held_out_accuracy"}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +60,7 @@ def reference(run) -> StageRecord:
 
 
 @pytest.fixture(scope="module")
-def weights(run, tmp_path_factory) -> Path:
+def weights_file(run, tmp_path_factory) -> Path:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "generator.safetensors"
     arguments = run.recipe.generator_arguments()
@@ -70,6 +76,11 @@ def weights(run, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def weights(run, weights_file) -> HandOver:
+    return hand_over(run, "finetune-denoising", generator=weights_file)
+
+
+@pytest.fixture(scope="module")
 def evaluated(run, reference, weights) -> StageRecord:
     return evaluate(run, "denoising", generator=weights)
 
@@ -80,21 +91,24 @@ def output(run: Run, record: StageRecord, name: str) -> bytes:
 
 def test_reference_describes_the_held_out_images(run, reference):
     manifest = stored_manifest(run)
-    with np.load(io.BytesIO(output(run, reference, "statistics")), allow_pickle=False) as file:
+    packed = output(run, reference, "statistics-classifier")
+    with np.load(io.BytesIO(packed), allow_pickle=False) as file:
         statistics = {key: file[key] for key in file.files}
     assert statistics["count"] == manifest.num_samples("held-out")
     assert reference.metrics["num_images"] == manifest.num_samples("held-out")
     features = statistics["features"].astype(np.float64)
     np.testing.assert_allclose(statistics["mu"], features.mean(0), atol=1e-6)
     np.testing.assert_allclose(statistics["sigma"], np.cov(features, rowvar=False), atol=1e-6)
-    assert (statistics["nearest_held_out"] > 0).all()
+    nearest = np.load(io.BytesIO(output(run, reference, "neighbours")), allow_pickle=False)
+    assert nearest.shape == (manifest.num_samples("held-out"),)
+    assert (nearest > 0).all()
+    assert reference.metrics["median_nearest_neighbour"] == np.median(nearest)
     assert reference.details["feature_network"] == "digits-cnn"
     assert reference.metrics["classifier_held_out_accuracy"] > 0.5
 
 
 def test_metrics_are_the_promised_ones(evaluated):
-    inception = {"fid", "sfid", "inception_score"}
-    assert set(evaluated.metrics) == {measure.name for measure in MEASURES} - inception
+    assert set(evaluated.metrics) == ALL - FID
     assert all(math.isfinite(value) for value in evaluated.metrics.values())
     assert evaluated.metrics["num_samples"] == 40
     assert evaluated.metrics["frechet_distance"] > 0
@@ -118,6 +132,9 @@ def test_samples_are_class_balanced_and_pictures_open(run, evaluated):
         assert np.bincount(file["arr_1"]).tolist() == [4] * 10
     for name in ("grid", "trajectory"):
         Image.open(io.BytesIO(output(run, evaluated, name))).verify()
+    page = output(run, evaluated, "grid_page").decode()
+    assert "smoke: denoising, one row per class" in page
+    assert base64.b64encode(output(run, evaluated, "grid")).decode() in page
 
 
 def test_same_generator_is_judged_once(run, evaluated, weights, reference):
@@ -131,23 +148,16 @@ def test_another_sampler_is_another_evaluation(root, evaluated, weights):
     assert record.metrics["nfe"] > evaluated.metrics["nfe"]  # not what the weights' file says
 
 
-class Artifact(SimpleNamespace):
-    def log_metric(self, name: str, value: float) -> None:
-        assert type(value) is float
-        self.metadata[name] = value
-
-
-def artifact(path: Path) -> Artifact:
-    return Artifact(path=str(path), metadata={})
-
-
 def test_components_fill_their_artifacts(root, run, evaluated, reference, weights, tmp_path):
     common = {"recipe": "smoke", "overrides": SMALL, "store": str(root), "run_name": "a-run"}
     shards = artifact(tmp_path / "manifest.json")
     Path(shards.path).write_bytes(stored_manifest(run).to_json())
     statistics, metrics = artifact(tmp_path / "statistics"), artifact(tmp_path / "metrics")
     reference_statistics_component(shards=shards, statistics=statistics, metrics=metrics, **common)
-    assert Path(statistics.path).read_bytes() == output(run, reference, "statistics")
+    handed = HandOver.from_json(Path(statistics.path).read_bytes())
+    assert {name: handed.sha256(name) for name in handed.objects} == {
+        name: entry["sha256"] for name, entry in reference.outputs.items()
+    }
     assert isinstance(statistics.metadata["epg"], str)
     assert metrics.metadata["num_images"] == float(reference.metrics["num_images"])
 
@@ -155,13 +165,13 @@ def test_components_fill_their_artifacts(root, run, evaluated, reference, weight
     evaluate_component(
         shards=shards,
         statistics=statistics,
-        generator=artifact(weights),
+        generator=artifact(tmp_path / "generator", weights.to_json()),
         metrics=metrics,
         grid=grid,
         objective="denoising",
         **common,
     )
-    assert "data:image/png;base64," in Path(grid.path).read_text()
+    assert Path(grid.path).read_bytes() == output(run, evaluated, "grid_page")
     exact = json.loads(metrics.metadata["epg"])
     name = "frechet_distance"
     assert float(exact[name]) == metrics.metadata[name] == evaluated.metrics[name]
@@ -172,7 +182,7 @@ def test_bad_settings_are_refused_before_work(root, run, reference, weights):
     few = Run.open("smoke", SMALL | {"evaluate.num_samples": 3}, str(root), "a-run")
     with pytest.raises(UserError, match=r"evaluate\.neighbours is 3: it must be below"):
         evaluate(few, "denoising", generator=weights)
-    fid = Run.open("smoke", SMALL | {"evaluate.features": "inception"}, str(root), "a-run")
+    fid = Run.open("smoke", SMALL | {"evaluate.networks": ["inception"]}, str(root), "a-run")
     for stage in (reference_statistics, lambda run: evaluate(run, "denoising", None, weights)):
         with pytest.raises(UserError) as caught:
             stage(fid)
@@ -181,28 +191,65 @@ def test_bad_settings_are_refused_before_work(root, run, reference, weights):
         evaluate(run, "gan")
 
 
-def test_fid_with_weights_comes_from_the_same_stages(root, run, weights, monkeypatch):
+@pytest.fixture
+def published(monkeypatch) -> None:
     """A cheap network takes the place of the real one, whose weights cannot travel with tests."""
-    from epg.evaluation import inception, inception_weights
-    from epg.evaluation.features import Features
+    from epg.evaluation import checks
+    from epg.evaluation.features import inception
 
-    def network(images: torch.Tensor) -> Features:
-        x = images.flatten(1).float() / 255
-        return Features(x[:, 10:40], x[:, 20:30], x[:, :25])
+    class Cheap(inception.FidInception):
+        def __init__(self) -> None:
+            torch.nn.Module.__init__(self)
 
-    monkeypatch.setattr(inception_weights, "require_inception_weights", lambda: None)
-    monkeypatch.setattr(inception, "load_inception", lambda device: network)
-    settings = SMALL | {"evaluate.features": "inception", "evaluate.svc": None}
+        def describe(self, images: torch.Tensor) -> Features:
+            x = images.flatten(1).float() / 255
+            return Features(x[:, 10:40], x[:, 20:30], x[:, :25])
+
+    monkeypatch.setattr(checks, "require_inception_weights", lambda: None)
+    monkeypatch.setattr(inception, "load_inception", lambda device: Cheap())
+
+
+def test_fid_comes_from_the_same_stages(root, run, weights_file, published):
+    settings = SMALL | {"evaluate.networks": ["inception"], "evaluate.svc": None}
     fid = Run.open("smoke", settings, str(root), "fid-run")
     shard(fid)
     reference = reference_statistics(fid)
-    assert set(reference.outputs) == {"statistics"}
+    weights = hand_over(fid, "finetune-denoising", generator=weights_file)
+    assert set(reference.outputs) == {"statistics-inception", "neighbours"}
     record = evaluate(fid, "denoising", generator=weights)
-    absent = {"frechet_distance", "class_agreement", "svc_agreement"}
-    absent.add("classifier_held_out_accuracy")
-    assert set(record.metrics) == {measure.name for measure in MEASURES} - absent
+    assert set(record.metrics) == ALL - OWN - {"svc_agreement"}
     assert record.metrics["fid"] > 0
     assert record.details["feature_network"] == "inception-2015-12-05"
+
+
+def test_several_networks_judge_the_same_samples(
+    root, evaluated, reference, weights_file, published
+):
+    """One network's figures do not depend on who else looks; the first one's have plain names."""
+    both = ["classifier", "inception"]
+    run = Run.open("smoke", SMALL | {"evaluate.networks": both}, str(root), "two-networks")
+    shard(run)
+    of_both = reference_statistics(run)
+    statistics = {f"statistics-{kind}" for kind in both}
+    assert set(of_both.outputs) == statistics | {"neighbours", "classifier"}
+    for name in ("statistics-classifier", "neighbours", "classifier"):
+        assert of_both.outputs[name]["sha256"] == reference.outputs[name]["sha256"]
+    weights = hand_over(run, "finetune-denoising", generator=weights_file)
+    record = evaluate(run, "denoising", generator=weights)
+    further = {"precision_inception", "recall_inception"}
+    assert set(record.metrics) == ALL | further
+    assert record.outputs["samples"]["sha256"] == evaluated.outputs["samples"]["sha256"]
+    same = set(evaluated.metrics) - {"images_per_second"}
+    assert {k: record.metrics[k] for k in same} == {k: evaluated.metrics[k] for k in same}
+    names = {"classifier": "digits-cnn", "inception": "inception-2015-12-05"}
+    assert record.details["feature_networks"] == of_both.details["feature_networks"] == names
+
+    turned = Run.open("smoke", SMALL | {"evaluate.networks": both[::-1]}, str(root), "two-networks")
+    reference_statistics(turned)
+    other = evaluate(turned, "denoising", generator=weights).metrics
+    assert other["precision_classifier"] == record.metrics["precision"]
+    assert other["recall"] == record.metrics["recall_inception"]
+    assert other["fid"] == record.metrics["fid"]
 
 
 def test_labels_go_round_the_classes():
@@ -211,11 +258,11 @@ def test_labels_go_round_the_classes():
 
 
 def test_altered_statistics_are_not_used(run, reference, tmp_path):
-    key = reference.outputs["statistics"]["key"]
+    key = reference.outputs["statistics-classifier"]["key"]
     good = run.store.get_bytes(key)
     run.store.put_bytes(key, good[:-1] + b"x")
     try:
         with pytest.raises(UserError, match="SHA-256"):
-            fetch_output(run, reference, "statistics", tmp_path / "statistics.npz")
+            fetch_output(run, reference, "statistics-classifier", tmp_path / "statistics.npz")
     finally:
         run.store.put_bytes(key, good)

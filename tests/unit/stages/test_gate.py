@@ -50,11 +50,11 @@ def make_run(tmp_path: Path, bounds: dict, metrics: dict = METRICS) -> Run:
         ({"recall": {"min": 0.5}}, "fail", "recall is 0.4, at least 0.5 is asked for"),
         ({"frechet_distance": {"max": 1}}, "fail", "frechet_distance is 1.5, at most 1 is asked"),
         ({"precision": {"min": 0}}, "fail", "precision was not measured"),
-        ({"fid": {"max": 9}}, "fail", "fid was not measured (it needs evaluate.features: inc"),
+        ({"fid": {"max": 9}}, "fail", "fid was not measured (it needs evaluate.networks: [inc"),
         (
             {"recall_inception": {"min": 0}},
             "fail",
-            "recall_inception was not measured (it needs evaluate.features: inception)",
+            "recall_inception was not measured (it needs evaluate.networks: [inception])",
         ),
     ],
 )
@@ -161,3 +161,5 @@ def test_component_says_in_one_line_what_is_wrong(tmp_path, capsys):
     assert caught.value.code == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("epg: error: gate-denoising: gate.denoising.recal: unknown metric")
+    told = json.loads((tmp_path / "a-run" / "failures" / "gate-denoising.json").read_text())
+    assert told["message"] in last

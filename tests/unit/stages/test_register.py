@@ -8,17 +8,17 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from epg.data.manifest import Manifest, ShardInfo
 from epg.errors import UserError
-from epg.registry import list_models
+from epg.registry import open_registry
 from epg.runs.record import StageRecord, load_record, record_key
 from epg.runs.run import Run
 from epg.stages.register import register, register_component
+from tests.toys.handed import artifact, hand_over
 
 WEIGHTS = b"weights of a generator"
 
@@ -38,7 +38,9 @@ def put_record(run: Run, stage: str, outputs: dict[str, bytes], **metrics: Any) 
         inputs={},
         outputs=stored,
         metrics=metrics,
-        details={},
+        details={"feature_networks": {"classifier": "digits-cnn"}}
+        if stage.startswith("evaluate")
+        else {},
         started="2026-11-23T00:00:00+00:00",
         finished="2026-11-23T00:00:01+00:00",
         duration_seconds=1.0,
@@ -92,7 +94,7 @@ def test_a_second_time_is_reused_until_the_registry_is_gone(run: Run) -> None:
     run.registry.delete("digits-denoising/v1/model.json")
     again = register(run, "denoising")
     assert again.details["created"] is True
-    assert len(list_models(run.registry)) == 1
+    assert len(open_registry(run.registry).list()) == 1
 
 
 def test_new_evaluation_of_the_same_weights_registers_nothing_new(run: Run) -> None:
@@ -110,7 +112,7 @@ def test_a_model_that_failed_is_refused_with_the_reason(run: Run) -> None:
     assert reason in str(caught.value)
     assert "is not registered: its gate says 'fail'" in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert list_models(run.registry) == []
+    assert open_registry(run.registry).list() == []
     assert load_record(run, "register-denoising") is None
 
 
@@ -122,24 +124,26 @@ def test_without_a_gate_nothing_is_registered(run: Run) -> None:
 
 def test_other_weights_under_a_version_are_refused(run: Run, tmp_path: Path) -> None:
     register(run, "denoising", version="v7")
-    other = tmp_path / "other.safetensors"
-    other.write_bytes(b"other")
+    path = tmp_path / "other.safetensors"
+    path.write_bytes(b"other")
+    other = hand_over(run, "finetune-denoising", generator=path)
     with pytest.raises(UserError, match="a version never changes"):
         register(run, "denoising", generator=other, version="v7")
     assert register(run, "denoising", generator=other).metrics["version"] == "v1"
 
 
 def test_component_returns_the_uri(run: Run, tmp_path: Path) -> None:
-    weights = tmp_path / "artifact"
+    weights = tmp_path / "weights"
     weights.write_bytes(WEIGHTS)
+    handed = hand_over(run, "finetune-denoising", generator=weights).to_json()
     uri = register_component(
-        SimpleNamespace(path=str(weights)),
-        SimpleNamespace(),
-        "denoising",
-        "digits",
-        {},
-        run.store_uri,
-        "try",
+        generator=artifact(tmp_path / "artifact", handed),
+        metrics=None,
+        objective="denoising",
+        recipe="digits",
+        overrides={},
+        store=run.store_uri,
+        run_name="try",
     )
     assert uri == f"{run.registry.uri}/digits-denoising/v1"
 

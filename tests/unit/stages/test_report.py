@@ -20,6 +20,7 @@ from epg.stages.catalog import STAGES
 from epg.stages.report import final_status, recipe_settings, report, report_component, reused_stages
 from epg.stages.shard import shard
 from epg.telemetry.progress import StageReporter
+from tests.toys.handed import artifact
 from tests.unit.report.example import RECIPE, digits, evaluation, losses
 from tests.unit.report.pages import check_page
 
@@ -105,7 +106,7 @@ def test_the_component_tells_of_a_failed_run_and_writes_the_artifact(
 ) -> None:
     failure = {"stage": "finetune-consistency", "message": "no <b>memory</b>", "time": 2e9}
     run.store.put_bytes("failures/finetune-consistency.json", json.dumps(failure).encode())
-    page = SimpleNamespace(path=str(tmp_path / "artifacts" / "page"))
+    page = artifact(tmp_path / "artifacts" / "page")
     status = SimpleNamespace(state="FAILED", error_code=None, error_message=None)
     report_component(
         page=page,

@@ -17,7 +17,7 @@ from epg import __version__
 from epg.measures import MEASURES
 from epg.telemetry import outcomes
 from epg.telemetry.metrics import METRICS
-from epg.telemetry.outcomes import Outcome, outcome_registry, push_outcome
+from epg.telemetry.outcomes import StageOutcome, outcome_registry, push_outcome
 
 RECORDS = {
     "shard": {
@@ -34,13 +34,24 @@ RECORDS = {
     "gate-denoising": {"verdict": "pass", "reason": "recall is 0.7 (at least 0.5)"},
     "register-denoising": {"model": "digits-denoising", "version": "v1"},
 }
+KINDS = {
+    "shard": "shards",
+    "count-gflops": "costs",
+    "pretrain": "training",
+    "finetune-consistency": "training",
+    "evaluate-denoising": "evaluation",
+    "evaluate-consistency": "evaluation",
+    "gate-denoising": "verdict",
+    "register-denoising": "nothing",
+}
 
 
-def outcome(step: str, metrics: dict | None = None) -> Outcome:
-    return Outcome(step, "digits", "mine", RECORDS[step] if metrics is None else metrics, 12.5, 1e9)
+def outcome(step: str, metrics: dict | None = None) -> StageOutcome:
+    given = RECORDS[step] if metrics is None else metrics
+    return StageOutcome(KINDS[step], step, "digits", "mine", given, 12.5, 1e9)
 
 
-def values(told: Outcome) -> dict[str, float]:
+def values(told: StageOutcome) -> dict[str, float]:
     """Name, with the values of its labels, -> value."""
     return {
         "/".join([sample.name, *sample.labels.values()]): sample.value
@@ -123,8 +134,8 @@ def test_a_figure_in_a_further_network_is_a_series_of_its_own():
 def test_what_was_not_measured_or_is_no_number_is_nan():
     found = values(outcome("evaluate-consistency", {"recall": None, "precision": "?", "nfe": 1}))
     assert found["epg_eval_nfe"] == 1
-    for name in ("recall", "precision", "fid"):
-        assert math.isnan(found[f"epg_eval_{name}/"])
+    for name in ("epg_eval_recall/", "epg_eval_precision/", "epg_eval_fid"):
+        assert math.isnan(found[name])
     assert math.isnan(values(outcome("count-gflops", {}))["epg_model_flops"])
 
 
@@ -152,7 +163,7 @@ def test_without_an_address_nothing_happens_and_nothing_is_imported(monkeypatch)
         push_outcome(told, pytest.fail, environment)
     program = (
         "import sys; from epg.telemetry.outcomes import *; "
-        "push_outcome(Outcome('shard', 'digits', 'mine', {}, 1.0, 1.0), print, {}); "
+        "push_outcome(StageOutcome('shards', 'shard', 'digits', 'mine', {}, 1.0, 1.0), print, {}); "
         "sys.exit('prometheus_client' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

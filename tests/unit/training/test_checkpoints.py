@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from epg.errors import UserError
-from epg.store import open_store
-from epg.training.checkpoints import Checkpoints
+from epg.store import Store, open_store
+from epg.training.checkpoints import Checkpoint, Checkpoints, optimizer_tensors
 
 CONFIG = {"pretrain": {"learning_rate": 0.001}}
 INPUTS = {"shards": "aa"}
@@ -27,13 +29,25 @@ def checkpoints(place: Path, warnings: list[str] | None = None, **changed: Any) 
         open_store(str(place)),
         changed.get("config", CONFIG),
         changed.get("inputs", INPUTS),
+        place.parent,
         warn=heard.append,
+        **({"file_bytes": changed["file_bytes"]} if "file_bytes" in changed else {}),
     )
 
 
-def save(place: Path, scratch: Path, step: int) -> None:
-    tensors = {"w": torch.full((3,), float(step)), "n": torch.tensor(step)}
-    checkpoints(place).save(step, tensors, [{"step": step, "loss": 0.1}], scratch)
+def state(value: float) -> dict[str, torch.Tensor]:
+    return {"w": torch.full((3,), value), "v": torch.full((2, 2), value), "n": torch.tensor(value)}
+
+
+def save(place: Path, step: int, **changed: Any) -> None:
+    checkpoints(place, **changed).save(step, state(step), [{"step": step, "loss": 0.1}])
+
+
+def restore(
+    place: Path, warnings: list[str] | None = None, **changed: Any
+) -> tuple[Checkpoint | None, dict[str, torch.Tensor]]:
+    into = state(-1.0)
+    return checkpoints(place, warnings, **changed).restore(lambda: into), into
 
 
 def folders(place: Path) -> list[Path]:
@@ -41,32 +55,32 @@ def folders(place: Path) -> list[Path]:
 
 
 def test_nothing_to_restore(place: Path) -> None:
-    assert checkpoints(place).restore() is None
+    assert restore(place)[0] is None
 
 
 def test_newest_is_restored_exactly_and_two_are_kept(place: Path, tmp_path: Path) -> None:
     for step in (1, 2, 3):
-        save(place, tmp_path, step)
+        save(place, step)
     assert [int(f.name[5:14]) for f in folders(place)] == [2, 3]
-    restored = checkpoints(place).restore()
+    restored, into = restore(place)
     assert restored is not None
     assert restored.step == 3
-    assert torch.equal(restored.tensors["w"], torch.full((3,), 3.0))
+    assert all(torch.equal(into[name], tensor) for name, tensor in state(3.0).items())
     assert restored.series == [{"step": 3, "loss": 0.1}]
 
 
-@pytest.mark.parametrize("name", ["state.safetensors", "series.jsonl"])
+@pytest.mark.parametrize("name", ["state-00000.safetensors", "series.jsonl"])
 def test_a_flipped_byte_is_noticed_and_the_one_before_is_used(
     place: Path, tmp_path: Path, name: str
 ) -> None:
-    save(place, tmp_path, 1)
-    save(place, tmp_path, 2)
+    save(place, 1)
+    save(place, 2)
     damaged = folders(place)[-1] / name
     content = bytearray(damaged.read_bytes())
     content[-1] ^= 1
     damaged.write_bytes(content)
     warnings: list[str] = []
-    restored = checkpoints(place, warnings).restore()
+    restored, _ = restore(place, warnings)
     assert restored is not None
     assert restored.step == 1
     assert name in warnings[0]
@@ -74,24 +88,24 @@ def test_a_flipped_byte_is_noticed_and_the_one_before_is_used(
 
 
 def test_a_torn_folder_is_ignored_and_swept(place: Path, tmp_path: Path) -> None:
-    save(place, tmp_path, 1)
+    save(place, 1)
     torn = place / "step-000000009.deadbeef"
     torn.mkdir()
     (torn / "state.safetensors").write_bytes(b"half")
-    restored = checkpoints(place).restore()
+    restored, _ = restore(place)
     assert restored is not None
     assert restored.step == 1
-    save(place, tmp_path, 10)
+    save(place, 10)
     assert not list(torn.glob("*"))
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"step": 5}'])
 def test_a_broken_manifest_falls_back(place: Path, tmp_path: Path, content: bytes) -> None:
-    save(place, tmp_path, 1)
-    save(place, tmp_path, 2)
+    save(place, 1)
+    save(place, 2)
     (folders(place)[-1] / "manifest.json").write_bytes(content)
     warnings: list[str] = []
-    restored = checkpoints(place, warnings).restore()
+    restored, _ = restore(place, warnings)
     assert restored is not None
     assert restored.step == 1
     assert "unreadable" in warnings[0]
@@ -100,13 +114,97 @@ def test_a_broken_manifest_falls_back(place: Path, tmp_path: Path, content: byte
 def test_another_recipes_checkpoint_is_refused_with_the_differing_keys(
     place: Path, tmp_path: Path
 ) -> None:
-    save(place, tmp_path, 1)
+    save(place, 1)
     other = {"pretrain": {"learning_rate": 0.002}}
     with pytest.raises(UserError, match=r"pretrain.learning_rate: 0.001 -> 0.002"):
-        checkpoints(place, config=other).restore()
+        restore(place, config=other)
     with pytest.raises(UserError, match="shards: 'aa' -> 'bb'"):
-        checkpoints(place, inputs={"shards": "bb"}).restore()
-    assert checkpoints(place).restore() is not None  # nothing good was lost
+        restore(place, inputs={"shards": "bb"})
+    assert restore(place)[0] is not None  # nothing good was lost
+
+
+def test_one_small_file_at_a_time_is_on_the_disk(place: Path, tmp_path: Path) -> None:
+    tensors = {f"t{i}": torch.full((100,), float(i)) for i in range(7)}
+    seen: list[list[int]] = []
+
+    class Spy:
+        """A store that looks at the scratch folder whenever a file comes or goes."""
+
+        def __init__(self, store: Store) -> None:
+            self.__dict__.update(store=store, uri=store.uri)
+
+        def __getattr__(self, name: str) -> Any:
+            def call(*args: Any, **kwargs: Any) -> Any:
+                result = getattr(self.store, name)(*args, **kwargs)
+                if name in ("put_file", "get_file"):
+                    files = [p for p in tmp_path.iterdir() if p.is_file()]
+                    seen.append([p.stat().st_size for p in files])
+                return result
+
+            return call
+
+    place_ = Checkpoints(Spy(open_store(str(place))), CONFIG, INPUTS, tmp_path, file_bytes=1000)
+    place_.save(1, tensors, [])
+    into = {name: torch.zeros(100) for name in tensors}
+    assert place_.restore(lambda: into) is not None
+    assert len(seen) == 2 * 4  # two tensors of 400 bytes a file
+    assert all(len(sizes) == 1 and sizes[0] < 1000 + 1000 for sizes in seen)
+    assert all(torch.equal(into[name], tensor) for name, tensor in tensors.items())
+    assert not [p for p in tmp_path.iterdir() if p.is_file()]
+
+
+@pytest.mark.parametrize("harm", ["alter", "remove"])
+def test_nothing_of_a_half_damaged_checkpoint_is_used(
+    place: Path, tmp_path: Path, harm: str
+) -> None:
+    save(place, 1, file_bytes=16)
+    last = max(folders(place)[-1].glob("state-*"))
+    assert last.name == "state-00002.safetensors"
+    if harm == "alter":
+        last.write_bytes(last.read_bytes()[:-1] + b"x")
+    else:
+        last.unlink()
+    warnings: list[str] = []
+    asked: list[bool] = []
+    restored = checkpoints(place, warnings).restore(lambda: asked.append(True) or {})
+    assert restored is None
+    assert asked == []
+    assert "trying the checkpoint before" in warnings[0]
+
+
+def test_the_format_of_version_0_1_is_refused_with_what_to_do(place: Path) -> None:
+    save(place, 1)
+    manifest = folders(place)[0] / "manifest.json"
+    content = json.loads(manifest.read_text())
+    del content["format"]
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"format 1, this one reads 2.*`--from STAGE`"):
+        restore(place)
+
+
+@pytest.mark.parametrize(
+    "into",
+    [{"w": torch.zeros(3)}, state(0.0) | {"w": torch.zeros(1)}, state(0.0) | {"x": torch.zeros(1)}],
+)
+def test_tensors_of_another_program_are_refused(place: Path, into: dict[str, torch.Tensor]) -> None:
+    save(place, 1)
+    with pytest.raises(UserError, match="its tensors are not those of this version of epg"):
+        checkpoints(place).restore(lambda: into)
+
+
+def test_the_optimizers_tensors_are_its_own_and_named_by_parameter() -> None:
+    network = nn.Linear(2, 1)
+    groups = [{"params": [network.bias]}, {"params": [network.weight]}]
+    optimizer = torch.optim.AdamW(groups, lr=0.1, fused=True)
+    before = network.weight.detach().clone()
+    tensors = optimizer_tensors(network, optimizer)
+    entries = {"step", "exp_avg", "exp_avg_sq"}
+    assert set(tensors) == {
+        f"optimizer.state.{name}.{entry}" for name in ("weight", "bias") for entry in entries
+    }
+    assert torch.equal(network.weight, before)
+    tensors["optimizer.state.weight.exp_avg"].fill_(7.0)
+    assert float(optimizer.state[network.weight]["exp_avg"][0, 0]) == 7.0
 
 
 @pytest.mark.s3
@@ -116,10 +214,12 @@ def test_checkpoints_live_on_s3_too(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with best_server() as server:
         server.set_environment(monkeypatch)
         server.make_bucket("epg-checkpoints")
-        place = Checkpoints(open_store(server.store_uri("epg-checkpoints/run")), CONFIG, INPUTS)
+        store = open_store(server.store_uri("epg-checkpoints/run"))
+        place = Checkpoints(store, CONFIG, INPUTS, tmp_path, file_bytes=16)
         for step in (1, 2, 3):
-            place.save(step, {"w": torch.full((2,), float(step))}, [], tmp_path)
-        restored = place.restore()
+            place.save(step, state(step), [])
+        into = state(-1.0)
+        restored = place.restore(lambda: into)
         assert restored is not None
         assert restored.step == 3
-        assert torch.equal(restored.tensors["w"], torch.full((2,), 3.0))
+        assert all(torch.equal(into[name], tensor) for name, tensor in state(3.0).items())

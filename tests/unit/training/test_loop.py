@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from collections.abc import Iterator
@@ -16,35 +17,52 @@ from epg.config.recipe import OptimizerConfig
 from epg.diffusion.seeds import generator_for
 from epg.errors import UserError
 from epg.store import open_store
-from epg.training.checkpoints import Checkpoints
-from epg.training.loop import Watch, train
+from epg.training.checkpoints import Checkpoints, optimizer_tensors
+from epg.training.loop import Losses, Watch, train
+from epg.training.world import World
+from tests.toys.ranks import together, worlds
 
 STEPS = 12
 
 
+def generator_noise(step: int) -> Tensor:
+    return torch.randn((8, 4), generator=generator_for("toy", step))
+
+
 class Toy:
     """A linear model with a moving average; may turn non-finite at a step."""
+
+    undecayed = frozenset({"bias"})
+    wrong_steps: tuple[int, ...] = ()
 
     def __init__(self, bad_step: int | None = None) -> None:
         torch.manual_seed(0)
         self.net = nn.Linear(4, 1)
         self.mean = torch.zeros(4)
         self.bad_step = bad_step
+        self.noise = generator_noise
 
-    def parameters(self) -> dict[str, nn.Parameter]:
-        return dict(self.net.named_parameters())
+    @property
+    def network(self) -> nn.Module:
+        return self.net
 
     def state(self) -> dict[str, Tensor]:
         return {**self.net.state_dict(), "mean": self.mean}
 
-    def losses(self, images: Tensor, labels: Tensor, step: int) -> dict[str, Tensor]:
-        noise = torch.randn(images.shape, generator=generator_for("toy", step))
-        error = self.net(images.float() + noise).squeeze(1) - labels
+    def losses(self, images: Tensor, labels: Tensor, step: int) -> Losses:
+        error = self.net(images.float() + self.noise(step)).squeeze(1) - labels
         scale = float("nan") if step == self.bad_step else 1.0
-        return {"square": error.square().mean() * scale, "size": self.net.weight.abs().sum() * 0.1}
+        terms = {"square": error.square().mean() * scale, "size": self.net.weight.abs().sum() * 0.1}
+        return Losses(terms, {"width": error.detach().std()})
 
     def after_step(self, step: int) -> None:
         self.mean.lerp_(self.net.weight.detach()[0], 0.1)
+
+    def warning(self, row: dict[str, Any]) -> str | None:
+        return f"wrong at {row['step']}" if row["step"] in self.wrong_steps else None
+
+    def weights(self) -> dict[str, dict[str, Tensor]]:
+        return {"toy": self.net.state_dict()}
 
 
 def batches(start: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -70,8 +88,21 @@ def settings(**changed: Any) -> OptimizerConfig:
 
 def run(place: Path, toy: Toy, watch: Watch | None = None, **changed: Any) -> list[dict]:
     place.mkdir(parents=True, exist_ok=True)
-    checkpoints = Checkpoints(open_store(str(place / "c")), {"a": 1}, {})
-    return train(toy, settings(**changed), batches, checkpoints, place, watch or Watch())
+    return train(toy, settings(**changed), batches, kept(place), watch or Watch(), World.single())
+
+
+def kept(place: Path) -> Checkpoints:
+    return Checkpoints(open_store(str(place / "c")), {"a": 1}, {}, place)
+
+
+def restored_step(place: Path) -> int:
+    """Steps done in the newest checkpoint."""
+    toy = Toy()
+    optimizer = torch.optim.AdamW(toy.net.parameters(), fused=True)
+    checkpoint = kept(place).restore(
+        lambda: {**toy.state(), **optimizer_tensors(toy.net, optimizer)}
+    )
+    return checkpoint.step if checkpoint else 0
 
 
 class KilledError(Exception):
@@ -110,9 +141,7 @@ def test_a_non_finite_loss_stops_before_the_weights_change(tmp_path: Path, bad_s
     with pytest.raises(UserError, match=rf"step {bad_step + 1}: the loss .* not finite"):
         run(tmp_path, toy)
     assert all(t.isfinite().all() for t in toy.state().values())
-    checkpoints = Checkpoints(open_store(str(tmp_path / "c")), {"a": 1}, {})
-    restored = checkpoints.restore()
-    assert (restored.step if restored else 0) == bad_step
+    assert restored_step(tmp_path) == bad_step
 
 
 def test_clipping_waits_for_the_end_of_the_warm_up(tmp_path: Path) -> None:
@@ -138,9 +167,7 @@ def test_sigterm_saves_at_the_next_boundary_and_exits_143(tmp_path: Path) -> Non
     with pytest.raises(SystemExit) as stopped:
         run(tmp_path, Toy(), Watch(progress=progress), checkpoint_every_seconds=1e9)
     assert stopped.value.code == 143
-    restored = Checkpoints(open_store(str(tmp_path / "c")), {"a": 1}, {}).restore()
-    assert restored is not None
-    assert restored.step in (4, 5)
+    assert restored_step(tmp_path) in (4, 5)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
@@ -149,6 +176,45 @@ def test_rows_hold_what_the_report_draws(tmp_path: Path) -> None:
     series = run(tmp_path, Toy(), Watch(row=rows.append), log_every=5)
     assert [row["step"] for row in series] == [5, 10, 12]
     expected = {"step", "images_seen", "loss", "loss_square", "loss_size", "learning_rate"}
-    assert expected | {"grad_norm"} == set(series[0])
+    assert expected | {"grad_norm", "width"} == set(series[0])
     assert series[0]["loss"] == pytest.approx(series[0]["loss_square"] + series[0]["loss_size"])
     assert "images_per_second" in rows[0]
+
+
+def test_a_warning_is_given_once(tmp_path: Path) -> None:
+    toy, heard = Toy(), []
+    toy.wrong_steps = (4, 8)
+    run(tmp_path, toy, Watch(warning=heard.append), log_every=2)
+    assert heard == ["wrong at 4"]
+
+
+def test_weight_decay_spares_what_the_objective_names(tmp_path: Path) -> None:
+    """With no gradient at all, decay alone moves the weights."""
+    toy = Toy()
+    nn.init.ones_(toy.net.weight)
+    nn.init.ones_(toy.net.bias)
+    toy.losses = lambda *_: Losses({"none": 0.0 * (toy.net.weight.sum() + toy.net.bias.sum())}, {})
+    run(tmp_path, toy, steps=3, warmup_steps=0, weight_decay=0.5)
+    assert toy.net.weight.max().item() < 1.0
+    assert toy.net.bias.item() == 1.0
+
+
+def test_rows_are_means_over_the_ranks_and_the_first_one_saves(tmp_path: Path) -> None:
+    ranks = worlds(2)
+
+    def work(world: World) -> list[dict]:
+        def slices(start: int) -> Iterator[tuple[Tensor, Tensor]]:
+            for images, labels in batches(start):
+                yield images.chunk(2)[world.rank], labels.chunk(2)[world.rank]
+
+        toy = toys[world.rank]
+        toy.noise = lambda step: generator_noise(step).chunk(2)[world.rank]
+        return train(toy, settings(steps=2), slices, kept(tmp_path), Watch(), world)
+
+    toys = [Toy(), Toy()]
+    first, second = together([functools.partial(work, world) for world in ranks])
+    assert first == second
+    assert len(list((tmp_path / "c").glob("step-000000001.*"))) == 1
+    alone = run(tmp_path / "alone", Toy(), steps=2)[0]
+    assert first[0]["loss"] == pytest.approx(alone["loss"])
+    assert first[0]["loss_square"] == pytest.approx(alone["loss_square"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -30,7 +32,7 @@ def labels() -> torch.Tensor:
 
 
 def step(objective: object, images: torch.Tensor, labels: torch.Tensor, k: int = 0) -> None:
-    terms = objective.losses(images, labels, k)
+    terms, _ = objective.losses(images, labels, k)
     torch.stack(list(terms.values())).sum().backward()
 
 
@@ -52,9 +54,9 @@ def test_target_follows_by_its_decay_and_gets_no_gradient(
     before = [p.clone() for p in stage.target.parameters()]
     step(stage, images, labels)
     assert all(p.grad is None for p in stage.target.parameters())
-    assert all(p.grad is not None for p in stage.parameters().values())
+    assert all(p.grad is not None for p in stage.network.parameters())
     with torch.no_grad():
-        for p in stage.parameters().values():
+        for p in stage.network.parameters():
             p.add_(1.0)
     stage.after_step(0)
     for old, new, online in zip(
@@ -77,10 +79,46 @@ def test_same_seed_and_step_give_the_same_losses(
     recipe: Recipe, images: torch.Tensor, labels: torch.Tensor
 ) -> None:
     def losses(k: int) -> list[float]:
-        return [float(t) for t in Pretraining(recipe, CPU).losses(images, labels, k).values()]
+        return [t.item() for t in Pretraining(recipe, CPU).losses(images, labels, k).terms.values()]
 
     assert losses(3) == losses(3)
     assert losses(3) != losses(4)
+
+
+def logged(stage: Pretraining, images: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+    """The row of a step, as far as a warning may look at it."""
+    terms, observed = stage.losses(images, labels, 0)
+    row = {f"loss_{name}": term.item() for name, term in terms.items()}
+    return {"step": 1} | row | {name: value.item() for name, value in observed.items()}
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.3])
+def test_a_collapse_is_told(
+    recipe: Recipe, images: torch.Tensor, labels: torch.Tensor, weight: float
+) -> None:
+    changes = {"pretrain.batch_size": 16, "pretrain.contrastive_weight": weight}
+    stage = Pretraining(load_recipe("smoke", changes), CPU)
+    row = logged(stage, images, labels)
+    assert 0.1 < row["feature_std"] <= 1.01
+    assert stage.warning(row) is None
+    with torch.no_grad():  # every image has the same features
+        for module in (stage.online, stage.target):
+            module.encoder.norm.weight.zero_()
+    collapsed = logged(stage, images, labels)
+    assert collapsed["loss_contrastive"] == pytest.approx(weight * 2 * math.log(16))
+    text = stage.warning(collapsed)
+    assert text is not None
+    assert "step 1: pre-training has collapsed" in text
+    assert "\n" not in text
+    for healthy in ("loss_contrastive", "feature_std"):  # one sign alone is none
+        assert stage.warning(collapsed | {healthy: row[healthy]}) is None
+
+
+def test_without_the_contrastive_term_nothing_is_told(
+    images: torch.Tensor, labels: torch.Tensor
+) -> None:
+    stage = Pretraining(load_recipe("smoke", {"pretrain.contrastive_weight": 0.0}), CPU)
+    assert stage.warning(logged(stage, images, labels)) is None
 
 
 def test_levels_are_neighbours_on_the_grid_of_the_step(recipe: Recipe) -> None:
@@ -132,7 +170,7 @@ def test_pair_passes_share_the_dropout_mask(
             p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
     monkeypatch.setattr("epg.training.finetuning.pair_level", lambda t, *_: t)
     monkeypatch.setattr("epg.training.finetuning.pair_weight", lambda t, *_: torch.ones_like(t))
-    assert float(stage.losses(images, labels, 0)["consistency"]) == 0.0
+    assert stage.losses(images, labels, 0).terms["consistency"].item() == 0.0
 
 
 def test_frozen_network_has_no_gradient_but_passes_it_to_the_image(
@@ -145,13 +183,16 @@ def test_frozen_network_has_no_gradient_but_passes_it_to_the_image(
     assert x.grad.abs().sum() > 0
     frozen = [*stage._frozen_encoder.parameters(), *stage._frozen_projector.parameters()]
     assert all(p.grad is None and not p.requires_grad for p in frozen)
-    names = set(stage.parameters())
+    names = {name for name, _ in stage.network.named_parameters()}
     assert not any("frozen" in name for name in names)
 
 
 def test_auxiliary_term_can_be_left_out(
     recipe: Recipe, images: torch.Tensor, labels: torch.Tensor
 ) -> None:
-    assert set(consistency_of(recipe).losses(images, labels, 0)) == {"consistency", "auxiliary"}
+    assert set(consistency_of(recipe).losses(images, labels, 0).terms) == {
+        "consistency",
+        "auxiliary",
+    }
     off = load_recipe("smoke", {"consistency.auxiliary_weight": 0.0})
-    assert set(consistency_of(off).losses(images, labels, 0)) == {"consistency"}
+    assert set(consistency_of(off).losses(images, labels, 0).terms) == {"consistency"}

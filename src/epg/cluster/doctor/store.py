@@ -15,6 +15,7 @@ import urllib3
 from epg.cluster.doctor.check import FAILED, OK, SKIPPED, Check, tried
 from epg.errors import UserError
 from epg.store import ObjectExists, Store, open_store
+from epg.store.digest import stream_sha256
 
 _BIG = 17 << 20  # bytes: the store sends parts of 16 MiB, so this takes two
 _SKEW = 60.0  # seconds; S3 refuses 15 minutes
@@ -87,11 +88,9 @@ def _big_object(store: Store) -> str:
             for _ in range(_BIG >> 20):
                 file.write(piece)
         store.put_file("big", path)
-    digest = hashlib.sha256()
     with store.open("big") as stream:
-        while data := stream.read(1 << 20):
-            digest.update(data)
-    if digest.hexdigest() != wanted:
+        found = stream_sha256(stream)
+    if found != wanted:
         raise UserError("a big object came back with other bytes: look at the store's disks")
     return f"{_BIG >> 20} MiB there and back in {time.monotonic() - began:.1f} s"
 

@@ -6,7 +6,6 @@ and the server then refuses them with a dump.
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
@@ -17,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from epg.errors import UserError
+from epg.errors import UserError, did_you_mean
 
 _LARGEST = 100_000  # characters: longer ones do not fit into a step's arguments
 _EXACT = 2**53  # integers travel as doubles
@@ -197,6 +196,8 @@ def _refuse_constant(word: str) -> None:
 
 
 def _nearest(word: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
-    return f"{hint}: there are {', '.join(names)}" if names else ": the pipeline takes none"
+    return (
+        f"{did_you_mean(word, names)}: there are {', '.join(names)}"
+        if names
+        else ": the pipeline takes none"
+    )

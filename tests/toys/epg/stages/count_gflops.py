@@ -1,7 +1,9 @@
-from epg.runs.entry import stage_entry
+from epg.runs.entry import Component
 from epg.stages.toy import toy
 
 
-@stage_entry
-def count_gflops_component(metrics, recipe, overrides, store, run_name):
-    toy("count-gflops", recipe, overrides, store, run_name, metrics={"gmacs": 0.5})
+def count_gflops(run):
+    return toy(run, "count-gflops", metrics={"gmacs": 0.5})
+
+
+count_gflops_component = Component(count_gflops, measures="metrics")

@@ -1,25 +1,22 @@
-from pathlib import Path
+from epg.runs.entry import Component
+from epg.runs.handover import HandOver
+from epg.stages.toy import is_toy, toy
 
-from epg.runs.entry import stage_entry
-from epg.stages.toy import toy
 
-
-@stage_entry
-def evaluate_component(
-    shards,
-    statistics,
-    generator,
-    metrics,
-    grid,
-    objective,
-    recipe,
-    overrides,
-    store,
-    run_name,
-):
-    assert Path(generator.path).read_text() == "toy"
-    assert Path(statistics.path).read_text() == "toy"
+def evaluate(run, objective, shards, generator, statistics):
+    assert statistics.stage == "reference-statistics"
+    assert generator.stage == f"finetune-{objective}"
     values = {"frechet_distance": 1.5, "svc_agreement": 0.95, "nfe": 41, "num_samples": 1000}
-    stage = f"evaluate-{objective}"
-    toy(stage, recipe, overrides, store, run_name, outputs=[grid], metrics=values)
-    metrics.log_metric("svc_agreement", 0.95)
+    return toy(run, f"evaluate-{objective}", outputs=("grid_page",), metrics=values)
+
+
+evaluate_component = Component(
+    evaluate,
+    takes={
+        "shards": is_toy,
+        "generator": HandOver.from_json,
+        "statistics": HandOver.from_json,
+    },
+    shows={"grid": "grid_page"},
+    measures="metrics",
+)

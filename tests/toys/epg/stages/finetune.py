@@ -1,13 +1,17 @@
-from pathlib import Path
+from epg.runs.entry import Component
+from epg.runs.handover import HandOver
+from epg.stages.toy import is_toy, toy
 
-from epg.runs.entry import stage_entry
-from epg.stages.toy import toy
+
+def finetune(run, objective, shards, encoder):
+    assert set(encoder.objects) == {"encoder", "projector"}
+    return toy(run, f"finetune-{objective}", outputs=("generator", "curves"))
 
 
-@stage_entry
-def finetune_component(
-    shards, encoder, generator, metrics, curves, objective, recipe, overrides, store, run_name
-):
-    assert Path(encoder.path).read_text() == "toy"
-    stage = f"finetune-{objective}"
-    toy(stage, recipe, overrides, store, run_name, outputs=[generator, curves])
+finetune_component = Component(
+    finetune,
+    takes={"shards": is_toy, "encoder": HandOver.from_json},
+    hands_over={"generator": ("generator",)},
+    shows={"curves": "curves"},
+    measures="metrics",
+)

@@ -1,4 +1,4 @@
-from epg.runs.entry import stage_entry
+from epg.runs.entry import Component
 from epg.stages.toy import setting, toy
 
 
@@ -6,11 +6,11 @@ def check_bounds(recipe):
     """Toys are judged by nothing."""
 
 
-@stage_entry
-def gate_component(metrics, objective, recipe, overrides, store, run_name):
-    assert metrics.metadata["svc_agreement"] == 0.95
+def gate(run, objective):
     failed = setting("TOY_GATE_FAILS", objective)
     found = {"verdict": "fail", "reason": "svc_agreement is 0.2, below 0.85"}
     found = found if failed else {"verdict": "pass", "reason": ""}
-    stage = f"gate-{objective}"
-    return toy(stage, recipe, overrides, store, run_name, metrics=found).metrics["verdict"]
+    return toy(run, f"gate-{objective}", metrics=found)
+
+
+gate_component = Component(gate, follows=("metrics",), returns="verdict")

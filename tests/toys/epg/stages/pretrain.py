@@ -1,7 +1,15 @@
-from epg.runs.entry import stage_entry
-from epg.stages.toy import toy
+from epg.runs.entry import Component
+from epg.stages.toy import is_toy, toy
 
 
-@stage_entry
-def pretrain_component(shards, encoder, metrics, curves, recipe, overrides, store, run_name):
-    toy("pretrain", recipe, overrides, store, run_name, outputs=[encoder, curves])
+def pretrain(run, shards):
+    return toy(run, "pretrain", outputs=("encoder", "projector", "curves"))
+
+
+pretrain_component = Component(
+    pretrain,
+    takes={"shards": is_toy},
+    hands_over={"encoder": ("encoder", "projector")},
+    shows={"curves": "curves"},
+    measures="metrics",
+)

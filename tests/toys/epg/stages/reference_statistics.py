@@ -1,11 +1,14 @@
-from pathlib import Path
-
-from epg.runs.entry import stage_entry
-from epg.stages.toy import toy
+from epg.runs.entry import Component
+from epg.stages.toy import is_toy, toy
 
 
-@stage_entry
-def reference_statistics_component(shards, statistics, metrics, recipe, overrides, store, run_name):
-    assert Path(shards.path).read_text() == "toy"
-    metrics.log_metric("num_images", 3.0)
-    toy("reference-statistics", recipe, overrides, store, run_name, outputs=[statistics])
+def reference_statistics(run, shards):
+    return toy(run, "reference-statistics", metrics={"num_images": 3})
+
+
+reference_statistics_component = Component(
+    reference_statistics,
+    takes={"shards": is_toy},
+    hands_over={"statistics": ()},
+    measures="metrics",
+)

@@ -1,8 +1,10 @@
-from epg.runs.entry import stage_entry
+from epg.runs.entry import Component
 from epg.stages.toy import toy
 
 
-@stage_entry
-def report_component(page, status, recipe, overrides, store, run_name):
+def report(run, status):
     assert status.state in ("SUCCEEDED", "FAILED")
-    toy("report", recipe, overrides, store, run_name, outputs=[page])
+    return toy(run, "report", outputs=("report",))
+
+
+report_component = Component(report, shows={"page": "report"})

@@ -1,7 +1,9 @@
-from epg.runs.entry import stage_entry
+from epg.runs.entry import Component
 from epg.stages.toy import toy
 
 
-@stage_entry
-def shard_component(shards, recipe, overrides, store, run_name):
-    toy("shard", recipe, overrides, store, run_name, outputs=[shards])
+def shard(run):
+    return toy(run, "shard", outputs=("manifest",))
+
+
+shard_component = Component(shard, shows={"shards": "manifest"})

@@ -3,13 +3,23 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from epg.errors import UserError
-from epg.evaluation import inception_weights
-from epg.evaluation.inception import FidInception, load_inception, resize_like_tensorflow
-from epg.evaluation.inception_weights import WEIGHTS_SHA256, WEIGHTS_URL, require_inception_weights
+from epg.evaluation.features import inception_weights
+from epg.evaluation.features.describing import describe
+from epg.evaluation.features.inception import (
+    FidInception,
+    load_inception,
+    resize_like_tensorflow,
+)
+from epg.evaluation.features.inception_weights import (
+    WEIGHTS_SHA256,
+    WEIGHTS_URL,
+    require_inception_weights,
+)
 
 
 def shapes() -> dict[str, torch.Tensor]:
@@ -18,8 +28,8 @@ def shapes() -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> tuple[Path, str]:
-    """A file like the published one, which cannot travel with the tests, and its digest.
+def file(tmp_path_factory) -> Path:
+    """A file like the published one, which cannot travel with the tests.
 
     Random weights that keep the activations' size; no `num_batches_tracked`, as in old files.
     """
@@ -37,7 +47,20 @@ def weights(tmp_path_factory) -> tuple[Path, str]:
             state[name] = torch.randn(value.shape, generator=generator) * 0.1
     path = tmp_path_factory.mktemp("weights") / "weights.pth"
     torch.save(state, path)
-    return path, hashlib.sha256(path.read_bytes()).hexdigest()
+    return path
+
+
+def publish(path: Path, monkeypatch) -> None:
+    """Let a file pass for the published one."""
+    monkeypatch.setenv("EPG_INCEPTION_WEIGHTS", str(path))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(inception_weights, "WEIGHTS_SHA256", digest)
+
+
+@pytest.fixture
+def weights(file, monkeypatch) -> Path:
+    publish(file, monkeypatch)
+    return file
 
 
 def test_names_and_shapes_are_those_of_the_published_file():
@@ -55,45 +78,60 @@ def test_names_and_shapes_are_those_of_the_published_file():
 
 
 def test_features_have_the_published_widths(weights):
-    model = load_inception(weights[0], sha256=weights[1])
+    model = load_inception()
     images = torch.randint(0, 256, (1, 40, 40, 3), dtype=torch.uint8)
-    found = model(images)
+    found = model.describe(images)
     assert found.pool.shape == (1, 2048)
     assert found.spatial is not None
     assert found.spatial.shape == (1, 2023)
     assert found.logits.shape == (1, 1008)
     torch.testing.assert_close(found.logits, found.pool @ model.fc.weight.T)  # without bias
     grey = images[:, :, :, :1]
-    torch.testing.assert_close(model(grey).pool, model(grey.expand(-1, -1, -1, 3)).pool)
+    torch.testing.assert_close(
+        model.describe(grey).pool, model.describe(grey.expand(-1, -1, -1, 3)).pool
+    )
+
+
+def test_figures_are_fid_sfid_and_the_inception_score(weights):
+    model = load_inception()
+    images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+    (found,) = describe([model], [images])
+    metrics, details = model.compare(found, found, np.zeros(2, np.int64))
+    assert set(metrics) == set(model.figures)
+    assert metrics["fid"] == pytest.approx(0.0, abs=1e-6)
+    assert metrics["sfid"] == pytest.approx(0.0, abs=1e-6)
+    assert metrics["inception_score"] >= 1.0
+    assert details == {}
+    assert model.quality(found, np.zeros(2, np.int64)) == {}
 
 
 def test_folding_changes_speed_and_no_feature(weights):
     with torch.device("meta"):
         plain = FidInception().eval()
-    plain.load_state_dict(torch.load(weights[0], weights_only=True), assign=True)
+    plain.load_state_dict(torch.load(weights, weights_only=True), assign=True)
     images = torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8)
-    folded = load_inception(weights[0], sha256=weights[1])
-    for one, other in zip(plain(images), folded(images), strict=True):
+    folded = load_inception()
+    for one, other in zip(plain.describe(images), folded.describe(images), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
-def test_file_must_have_every_weight_and_no_other(weights, tmp_path):
-    state = torch.load(weights[0], weights_only=True)
+def test_file_must_have_every_weight_and_no_other(file, tmp_path, monkeypatch):
+    state = torch.load(file, weights_only=True)
     state["AuxLogits.fc.weight"] = state.pop("fc.weight")
     path = tmp_path / "other.pth"
     torch.save(state, path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    publish(path, monkeypatch)
     with pytest.raises(RuntimeError, match=r"fc\.weight"):
-        load_inception(path, sha256=digest)
+        load_inception()
 
 
 def test_only_uint8_images_with_channels_last():
     with torch.device("meta"):
         model = FidInception()
     with pytest.raises(ValueError, match="not uint8 NHWC"):
-        model(torch.zeros(1, 8, 8, 3))
+        model.describe(torch.zeros(1, 8, 8, 3))
     with pytest.raises(ValueError, match="not uint8 NHWC"):
-        model(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+        model.describe(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
 
 
 def test_resize_puts_pixels_where_tensorflow_1_did():
@@ -127,8 +165,10 @@ def test_another_file_is_refused_before_it_is_read(tmp_path, monkeypatch):
     path = tmp_path / "weights.pth"
     torch.save({"fc.weight": torch.zeros(1)}, path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setenv("EPG_INCEPTION_WEIGHTS", str(path))
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("read before it was checked"))
     with pytest.raises(UserError, match=f"SHA-256 is {digest}") as caught:
-        load_inception(path)
+        load_inception()
     assert_helpful(str(caught.value))
-    assert require_inception_weights(path, sha256=digest) == path
+    monkeypatch.setattr(inception_weights, "WEIGHTS_SHA256", digest)
+    assert require_inception_weights(path) == path

@@ -9,10 +9,10 @@ Shapes: `N` batch, `H W` pixels; NHWC images in, NCHW inside.
 
 from __future__ import annotations
 
-from pathlib import Path
-
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.inception import (
@@ -24,10 +24,10 @@ from torchvision.models.inception import (
     InceptionE,
 )
 
-from epg.evaluation.features import Features
-from epg.evaluation.inception_weights import WEIGHTS_SHA256, require_inception_weights
+from epg.evaluation.features.base import Description, Features, Figures, Statistics
+from epg.evaluation.features.inception_weights import require_inception_weights
+from epg.evaluation.frechet import frechet_distance, inception_score
 
-NAME = "inception-2015-12-05"
 FEATURE_DIM = 2048
 SPATIAL_CHANNELS = 7  # of 17×17 pixels: 2,023 features
 INPUT_SIZE = 299
@@ -87,6 +87,9 @@ class _BlockE(InceptionE):
 class FidInception(nn.Module):
     """Features of published FID, sFID and inception scores from uint8 images."""
 
+    name = "inception-2015-12-05"
+    figures: tuple[str, ...] = ("fid", "sfid", "inception_score")
+
     def __init__(self) -> None:
         super().__init__()
         # The names are the weight file's.
@@ -109,7 +112,7 @@ class FidInception(nn.Module):
         self.fc = nn.Linear(FEATURE_DIM, 1008)
 
     @torch.inference_mode()
-    def forward(self, images: Tensor) -> Features:
+    def describe(self, images: Tensor) -> Features:
         """Images uint8 [N, H, W, 3] of any size (grey ones: [N, H, W, 1]) -> 2048, 1008, 2023."""
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
             raise ValueError(f"images are {images.dtype} {tuple(images.shape)}, not uint8 NHWC")
@@ -125,6 +128,23 @@ class FidInception(nn.Module):
         x = self.Mixed_6e(self.Mixed_6d(x))
         pool = self.Mixed_7c(self.Mixed_7b(self.Mixed_7a(x))).mean((2, 3))
         return Features(pool, pool @ self.fc.weight.T, spatial.flatten(1))
+
+    def quality(self, real: Description, labels: NDArray[np.int64]) -> dict[str, float]:
+        """Return nothing: these weights are everybody's."""
+        del real, labels
+        return {}
+
+    def compare(self, real: Statistics, found: Description, labels: NDArray[np.int64]) -> Figures:
+        """Return FID, sFID and the inception score, which knows no real images."""
+        del labels
+        assert real.spatial is not None
+        assert found.spatial is not None
+        metrics = {
+            "fid": frechet_distance(real.moments, found.moments),
+            "sfid": frechet_distance(real.spatial, found.spatial),
+            "inception_score": inception_score(found.logits),
+        }
+        return Figures(metrics, {})
 
     def fold(self) -> FidInception:
         """Fold batch normalisation into the convolutions, channels last: 1.7 times as fast."""
@@ -162,18 +182,12 @@ def _interpolation(length: int, size: int) -> Tensor:
     return matrix.index_put_((index, high), weight, accumulate=True)
 
 
-def load_inception(
-    path: str | Path | None = None,
-    *,
-    device: torch.device | str = "cpu",
-    sha256: str = WEIGHTS_SHA256,
-) -> FidInception:
-    """Load the weight file strictly, its digest checked first, and fold it for speed.
+def load_inception(device: torch.device | str = "cpu") -> FidInception:
+    """Load the file that `EPG_INCEPTION_WEIGHTS` names, strictly, and fold it for speed.
 
-    Arguments and errors are those of `require_inception_weights`.
+    Errors are those of `require_inception_weights`, which looks at its digest first.
     """
-    file = require_inception_weights(path, sha256=sha256)
-    state = torch.load(file, map_location="cpu", weights_only=True)
+    state = torch.load(require_inception_weights(), map_location="cpu", weights_only=True)
     with torch.device("meta"):  # no time for random weights that are replaced at once
         model = FidInception()
     model.load_state_dict(state, assign=True)

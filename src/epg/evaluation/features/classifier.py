@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from epg.errors import UserError
-from epg.evaluation.features import Features
+from epg.evaluation.features.base import Description, Features, Figures, Statistics
+from epg.evaluation.frechet import frechet_distance
+from epg.evaluation.judge import agreement
 from epg.model.files import load_weights, save_weights
 
 KIND = "classifier"
@@ -56,6 +58,11 @@ def classifier_name(source: str) -> str:
 class Classifier(nn.Module):
     """3×3 convolutions, halving the image between stages, then a global mean and one layer."""
 
+    figures: tuple[str, ...] = (
+        "frechet_distance",
+        "class_agreement",
+        "classifier_held_out_accuracy",
+    )
     mean: Tensor
     std: Tensor
 
@@ -77,6 +84,11 @@ class Classifier(nn.Module):
             values = torch.tensor(getattr(shape, name), dtype=torch.float32)
             self.register_buffer(name, values.reshape(1, -1, 1, 1), persistent=False)
 
+    @property
+    def name(self) -> str:
+        """Name of the feature space."""
+        return self.shape.name
+
     def prepare(self, images: Tensor) -> Tensor:
         """uint8 [N, H, W, C] -> normalised float32 [N, C, H, W]."""
         x = images.permute(0, 3, 1, 2).float() / 255.0
@@ -94,6 +106,19 @@ class Classifier(nn.Module):
         """uint8 images [N, H, W, C] -> features [N, D] and logits [N, K]."""
         features = self.features(self.prepare(images))
         return Features(features, self.head(features))
+
+    def quality(self, real: Description, labels: NDArray[np.int64]) -> dict[str, float]:
+        """Return its accuracy on real images: no generator can be judged better than its judge."""
+        return {"classifier_held_out_accuracy": float((real.logits.argmax(1) == labels).mean())}
+
+    def compare(self, real: Statistics, found: Description, labels: NDArray[np.int64]) -> Figures:
+        """Return the distance of the two sets, and the classes seen against those asked for."""
+        seen = agreement(found.logits.argmax(1), labels, self.shape.num_classes)
+        distance = frechet_distance(real.moments, found.moments)
+        return Figures(
+            {"frechet_distance": distance, "class_agreement": seen.overall},
+            {"class_agreement_by_class": seen.by_class},
+        )
 
 
 def _convolution(inputs: int, outputs: int) -> list[nn.Module]:
@@ -161,11 +186,6 @@ def _schedule(step: int, steps: int) -> float:
     warmup = max(1, steps // 10)
     decay = 0.5 * (1 + math.cos(math.pi * step / steps))
     return min((step + 1) / warmup, decay)
-
-
-def accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """Fraction of rows whose largest logit is the label's."""
-    return float((logits.argmax(1) == labels).mean())
 
 
 def save_classifier(path: Path, model: Classifier) -> None:

@@ -8,7 +8,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from epg.errors import UserError
-from epg.evaluation.classifier import (
+from epg.evaluation.features.classifier import (
     Classifier,
     ClassifierShape,
     classifier_name,
@@ -18,7 +18,7 @@ from epg.evaluation.classifier import (
     shift,
     train_classifier,
 )
-from epg.evaluation.features import describe
+from epg.evaluation.features.describing import describe
 from epg.model.files import save_weights
 
 SHAPE = ClassifierShape("digits-cnn", 8, 1, 10, [0.3], [0.38])
@@ -49,9 +49,26 @@ def trained(digits) -> Classifier:
 
 def test_it_learns_digits_in_five_epochs(digits, trained):
     images, labels = digits
-    found = describe(trained.describe, [images[1400:1600], images[1600:]])
-    assert (found.logits.argmax(1) == labels[1400:]).mean() >= 0.94
+    (found,) = describe([trained], [images[1400:1600], images[1600:]])
+    quality = trained.quality(found, labels[1400:])
+    assert quality["classifier_held_out_accuracy"] >= 0.94
     assert found.features.shape == (len(images) - 1400, SHAPE.feature_dim)
+
+
+def test_its_figures_are_a_distance_and_an_agreement(digits, trained):
+    images, labels = digits
+    real, copies, other = describe([trained], [images[:600]]) + [
+        describe([trained], [x])[0] for x in (images[:600], 255 - images[600:1200])
+    ]
+    same = trained.compare(real, copies, labels[:600])
+    assert same.metrics["frechet_distance"] == pytest.approx(0.0, abs=1e-9)
+    assert same.metrics["class_agreement"] == (copies.logits.argmax(1) == labels[:600]).mean()
+    assert len(same.details["class_agreement_by_class"]) == 10
+    negative = trained.compare(real, other, labels[600:1200])
+    assert negative.metrics["frechet_distance"] > 1.0
+    assert negative.metrics["class_agreement"] < same.metrics["class_agreement"]
+    given = {*same.metrics, *trained.quality(real, labels[:600])}
+    assert given == set(trained.figures)
 
 
 def test_same_seed_same_weights_whatever_the_global_generator(digits, trained):

@@ -5,11 +5,11 @@ Light to import: `epg run` asks before anything long starts.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
 from epg.errors import UserError
+from epg.store.digest import file_sha256
 
 #: pytorch-fid publishes the same file as pt_inception-2015-12-05-6726825d.pth.
 WEIGHTS_URL = (
@@ -21,32 +21,28 @@ WEIGHTS_BYTES = 95_628_359
 WEIGHTS_VARIABLE = "EPG_INCEPTION_WEIGHTS"
 
 
-def require_inception_weights(
-    path: str | Path | None = None, *, sha256: str = WEIGHTS_SHA256
-) -> Path:
+def require_inception_weights(path: str | Path | None = None) -> Path:
     """Return the weight file's path once it is known to be the right one.
 
     Args:
         path: the file; None: what `EPG_INCEPTION_WEIGHTS` names.
-        sha256: digest that it must have. Only tests give another one.
 
     Raises:
         UserError: one line with URL, digest and what to do, when it is missing or another file.
     """
     given = str(path or os.environ.get(WEIGHTS_VARIABLE, ""))
     remedy = (
-        f"download {WEIGHTS_URL} (SHA-256 {sha256}) and give it with "
+        f"download {WEIGHTS_URL} (SHA-256 {WEIGHTS_SHA256}) and give it with "
         f"`--inception-weights PATH` or {WEIGHTS_VARIABLE}"
     )
     if not given:
         raise UserError(f"this recipe asks for FID, which needs the Inception weights: {remedy}")
     file = Path(given).expanduser()
     try:
-        with file.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        found = file_sha256(file)
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"Inception weights {given}: cannot read ({reason}): {remedy}") from error
-    if found != sha256:
+    if found != WEIGHTS_SHA256:
         raise UserError(f"Inception weights {given}: SHA-256 is {found}, another file: {remedy}")
     return file

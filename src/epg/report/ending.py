@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from epg.report.facts import (
-    OBJECTIVES,
     Failure,
     RunFacts,
     branch_state,
@@ -18,7 +17,7 @@ SHORT_TITLES = {"denoising": "Diffusion", "consistency": "One step"}
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunEnd:
     """The run's end: `kind` is succeeded, failed, stopped or unfinished (a CSS class, too)."""
 
     kind: str
@@ -28,7 +27,7 @@ class Outcome:
     advice: str = ""
 
 
-def describe_outcome(facts: RunFacts) -> Outcome:
+def describe_end(facts: RunFacts) -> RunEnd:
     """Judge how the run ended from the engine's word, stored failures and missing records."""
     failures = standing_failures(facts)
     state = facts.status.state.upper() if facts.status else ""
@@ -36,30 +35,33 @@ def describe_outcome(facts: RunFacts) -> Outcome:
         return _failed(facts, failures)
     if state and state != "SUCCEEDED":
         sentence = f"The run was ended before it was done{_where(facts)}."
-        return Outcome("stopped", "stopped", sentence, [], _resume())
-    states = {objective: branch_state(facts, objective) for objective in OBJECTIVES}
+        return RunEnd("stopped", "stopped", sentence, [], _resume())
+    states = {objective: branch_state(facts, objective) for objective in facts.objectives}
     wanted = [objective for objective, state in states.items() if state != "not wanted"]
     if wanted and all(states[objective] == "done" for objective in wanted):
-        return Outcome("succeeded", "succeeded", _verdicts(facts, wanted), [])
+        return RunEnd("succeeded", "succeeded", _verdicts(facts, wanted), [])
     sentence = f"Not every stage has a result yet{_where(facts)}."
-    return Outcome("unfinished", "unfinished", sentence, [], _resume())
+    return RunEnd("unfinished", "unfinished", sentence, [], _resume())
 
 
-def _failed(facts: RunFacts, failures: list[Failure]) -> Outcome:
+def _failed(facts: RunFacts, failures: list[Failure]) -> RunEnd:
     if failures:
         stages = " and ".join(failure.stage for failure in failures)
-        return Outcome("failed", "failed", f"The run failed at {stages}.", failures, _resume())
+        return RunEnd("failed", "failed", f"The run failed at {stages}.", failures, _resume())
     message = facts.status.message if facts.status else ""
     told = f" The engine says: {message}" if message else " No stage left a message."
     sentence = f"The run failed{_where(facts)}.{told}"
     advice = f"The log of that step tells why (on a cluster: epg status). {_resume()}"
-    return Outcome("failed", "failed", sentence, [], advice)
+    return RunEnd("failed", "failed", sentence, [], advice)
 
 
 def _where(facts: RunFacts) -> str:
-    stages = next_stages(facts)
-    absent = {o for o in OBJECTIVES if branch_state(facts, o) == "not wanted"}
-    stages = [s for s in stages if s != "count-gflops" and not any(s.endswith(o) for o in absent)]
+    absent = {o for o in facts.objectives if branch_state(facts, o) == "not wanted"}
+    stages = [
+        stage.name
+        for stage in next_stages(facts)
+        if stage.step != "count-gflops" and stage.objective not in absent
+    ]
     return f": no result of {' and '.join(stages[:3])}" if stages else ""
 
 
@@ -71,7 +73,7 @@ def _resume() -> str:
 
 
 def _verdicts(facts: RunFacts, wanted: list[str]) -> str:
-    passed = [o for o in wanted if facts.metrics(f"gate-{o}").get("verdict") == "pass"]
+    passed = [o for o in wanted if facts.metrics("gate", o).get("verdict") == "pass"]
     if len(passed) == len(wanted):
         if len(wanted) == 1:
             return f"The {TITLES[wanted[0]].lower()} passed its gate."

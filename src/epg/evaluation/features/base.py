@@ -1,0 +1,115 @@
+"""What a feature network is, what it sees in a set of images, and how that lies on disk.
+
+Shapes: `N` images, `D` feature width, `S` width of the spatial features, `K` classes.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from epg.evaluation.frechet import Moments
+
+
+class Features(NamedTuple):
+    """What a network says of N images.
+
+    Attributes:
+        pool: penultimate features [N, D]: Fréchet distance, precision and recall.
+        logits: [N, K]; Inception's are without the bias, for the inception score.
+        spatial: features with places [N, S], for sFID; None where a network has none.
+    """
+
+    pool: Tensor
+    logits: Tensor
+    spatial: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """A set of images in a network's features, as far as others are compared with it.
+
+    Attributes:
+        moments: mean and covariance of `pool`, over all images.
+        spatial: the same of the spatial features, or None.
+        features: `pool` of the first images, float32 [≤ N, D], for precision and recall.
+    """
+
+    moments: Moments
+    spatial: Moments | None
+    features: NDArray[np.float32]
+
+    def to_npz(self) -> bytes:
+        """Pack: `mu` and `sigma` (float64), `count`, `features`, and `mu_s` and `sigma_s`."""
+        arrays: dict[str, NDArray[Any]] = {
+            "mu": self.moments.mean,
+            "sigma": self.moments.covariance,
+            "count": np.array(self.moments.count),
+            "features": self.features,
+        }
+        if self.spatial is not None:
+            arrays |= {"mu_s": self.spatial.mean, "sigma_s": self.spatial.covariance}
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]
+        return buffer.getvalue()
+
+    @classmethod
+    def from_npz(cls, path: Path) -> Statistics:
+        """Read what `to_npz` packed."""
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+        count, features = int(arrays["count"]), arrays["features"]
+        kept = features if len(features) == count else None
+        spatial = None
+        if "mu_s" in arrays:
+            spatial = Moments(arrays["mu_s"], arrays["sigma_s"], count)
+        return cls(Moments(arrays["mu"], arrays["sigma"], count, kept), spatial, features)
+
+
+@dataclass(frozen=True)
+class Description(Statistics):
+    """Statistics of a set of images, and what the network reads in each: logits float32 [N, K]."""
+
+    logits: NDArray[np.float32]
+
+
+class Figures(NamedTuple):
+    """What a network finds: numbers by the name of their figure, and what else it has to say."""
+
+    metrics: dict[str, float]
+    details: dict[str, Any]
+
+
+class FeatureNetwork(Protocol):
+    """A network that looks at images, and the figures that are taken in its features.
+
+    Precision and recall can be taken in any network's features, and belong to none.
+
+    Attributes:
+        figures: names of all the figures that it gives, here and in `quality`.
+    """
+
+    figures: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of its feature space, as reports give it: `digits-cnn`."""
+        ...
+
+    def describe(self, images: Tensor) -> Features:
+        """uint8 images [N, H, W, C] on its device -> features."""
+        ...
+
+    def quality(self, real: Description, labels: NDArray[np.int64]) -> dict[str, float]:
+        """Return figures of the network itself, from real images of the classes [N]."""
+        ...
+
+    def compare(self, real: Statistics, found: Description, labels: NDArray[np.int64]) -> Figures:
+        """Return figures of generated images that were asked to be of the classes [N]."""
+        ...

@@ -1,0 +1,42 @@
+"""Several ranks in one process: a thread for each, with collectives that meet at a barrier."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from epg.training.world import World
+
+T = TypeVar("T")
+
+
+def worlds(size: int) -> list[World]:
+    """One `World` per rank; their collectives work while all ranks run `together`."""
+    slots: list[Tensor] = [torch.empty(0)] * size
+    barrier = threading.Barrier(size, timeout=60)
+
+    def collective(rank: int, combine: Callable[[list[Tensor]], Tensor]) -> Callable:
+        def call(tensor: Tensor) -> Tensor:
+            slots[rank] = tensor.detach()
+            barrier.wait()
+            combined = combine(list(slots))
+            barrier.wait()
+            return combined
+
+        return call
+
+    def mean(parts: list[Tensor]) -> Tensor:
+        return torch.stack(parts).mean(0)
+
+    return [World(r, size, collective(r, torch.cat), collective(r, mean)) for r in range(size)]
+
+
+def together(works: list[Callable[[], T]]) -> list[T]:
+    """Run one piece of work per rank at the same time and return their results in rank order."""
+    with ThreadPoolExecutor(len(works)) as pool:
+        return [future.result() for future in [pool.submit(work) for work in works]]

@@ -1,0 +1,72 @@
+"""`epg sample`: which classes come in which order, and what is written."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from epg.config.loading import load_recipe
+from epg.errors import UserError
+from epg.evaluation.grid import class_grid
+from epg.model.files import save_weights
+from epg.model.generator import Generator
+from epg.stages.sample import sample
+from epg.store import open_store
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    recipe = load_recipe("smoke")
+    torch.manual_seed(0)
+    arguments = recipe.generator_arguments()
+    header = {
+        "kind": "generator",
+        "objective": "consistency",
+        "classes": [f"digit {i}" for i in range(10)],
+        "generator_arguments": arguments,
+        "recipe": recipe.model_dump(mode="json"),
+    }
+    path = tmp_path_factory.mktemp("weights") / "generator.safetensors"
+    save_weights(path, Generator(**arguments).state_dict(), header)
+    return path
+
+
+def write(weights: Path, out: Path, classes: list[str] | None, num: int) -> None:
+    sample(str(weights), classes=classes, num=num, out=out, registry=open_store(str(out.parent)))
+
+
+def test_labels_go_round_the_classes_so_that_every_split_has_all(weights, tmp_path):
+    write(weights, tmp_path / "all.npz", None, 25)
+    with np.load(tmp_path / "all.npz", allow_pickle=False) as file:
+        assert sorted(file.files) == ["arr_0", "arr_1"]
+        assert file["arr_0"].shape == (25, 8, 8, 1)
+        assert file["arr_0"].dtype == np.uint8
+        assert file["arr_1"].dtype == np.int64
+        assert file["arr_1"].tolist() == [*range(10), *range(10), *range(5)]
+    write(weights, tmp_path / "some.npz", ["digit 7", "2"], 5)
+    with np.load(tmp_path / "some.npz", allow_pickle=False) as file:
+        assert file["arr_1"].tolist() == [7, 2, 7, 2, 7]
+
+
+def test_the_grid_has_a_row_per_class(weights, tmp_path):
+    for name in ("grid.png", "same.npz"):
+        write(weights, tmp_path / name, ["3", "1"], 6)
+    with np.load(tmp_path / "same.npz", allow_pickle=False) as file:
+        images, labels = file["arr_0"], file["arr_1"]
+    rows = np.concatenate([images[labels == 1], images[labels == 3]])
+    wanted = class_grid(rows, np.repeat([1, 3], 3), per_class=3)
+    found = (tmp_path / "grid.png").read_bytes()
+    assert found == wanted
+    assert Image.open(io.BytesIO(found)).size == (3 * 50 + 2, 2 * 50 + 2)
+
+
+def test_unknown_classes_are_refused_in_one_line(weights, tmp_path):
+    with pytest.raises(UserError, match="class 'eleven': this model has digit 0") as caught:
+        write(weights, tmp_path / "x.npz", ["eleven"], 1)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
