@@ -144,7 +144,7 @@ GOOD = npy(np.zeros((8, 8, 1), np.uint8))
         ([("train/0-0.pth", b"x")], "a name that epg does not write"),
         (
             [("train/0-0.npy", npy(np.array([Explosive()], object))), ("train/0-0.cls", b"0")],
-            "an array object",
+            "no array uint8 (8, 8, 1) as epg writes it",
         ),
         ([("../../x.npy", GOOD)], "a name that epg does not write"),
         ([("train/0-0.npy", GOOD)], "a sample is one .npy followed by its .cls"),
