@@ -97,7 +97,7 @@ def _figures() -> list[Panel]:
             shared = measure.kind in SHARED_PANELS
             place = SHARED_PANELS[measure.kind] if shared else (measure.label, "short")
             legend = measure.label if shared else ""
-            legend += " {{network}}" if measure.networks else ""
+            legend += " {{network}}" if measure.shared else ""
             drawn.setdefault(place, {})[legend.strip()] = f"epg_eval_{measure.name}"
     return [_outcome(title, unit, named) for (title, unit), named in drawn.items()]
 

@@ -2,13 +2,14 @@
 
 Gate, model card, report, console, metrics and dashboards read it; none has a list of its own.
 
-Some figures are measured in the features of a network. Those in the recipe's first network bear
-their plain name, those in a further one its name besides: `precision`, `precision_inception`.
+Some figures are measured in the features of a network. One that several networks can give bears
+its plain name in the recipe's first, and the network's besides in a further one: `precision`,
+`precision_inception`. One that a single network gives (`fid`) has one name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -66,17 +67,18 @@ class Measure:
         """Write a value, or say that there is none."""
         return _WRITERS[self.kind](value)
 
-    def explain(self, network: str = "") -> str:
+    def explain(self, networks: Mapping[str, str] | None = None) -> str:
         """Say what it is, after the label; empty where the label says it all.
 
         Args:
-            network: how the first network of the recipe is called where this is shown.
+            networks: the recipe's feature networks in its order (`details.feature_networks`):
+                name in the recipe -> what it is called where this is shown.
         """
-        return self.explanation.format(network=self._called(network))
+        return self.explanation.format(network=self._called(networks or {}))
 
-    def meaning(self, network: str = "") -> str:
+    def meaning(self, networks: Mapping[str, str] | None = None) -> str:
         """Say what it is where no label stands beside it: a sentence without its full stop."""
-        text = self.explain(network) or self.label
+        text = self.explain(networks) or self.label
         return text[0].upper() + text[1:]
 
     @property
@@ -92,7 +94,7 @@ class Measure:
     @property
     def needs(self) -> str:
         """What a recipe must have for it: `evaluate.svc`; empty where it is always measured."""
-        if self.setting or len(self.networks) != 1:
+        if self.setting or self.shared or not self.networks:
             return self.setting
         return f"evaluate.networks: [{self.networks[0]}]"
 
@@ -101,10 +103,16 @@ class Measure:
         """The name without that of a further network."""
         return self.name.removesuffix(f"_{self.networks[0]}") if self.further else self.name
 
-    def _called(self, network: str) -> str:
-        if network and not self.further:
-            return network
-        return NETWORKS[self.networks[0]] if len(self.networks) == 1 else "the feature network"
+    @property
+    def shared(self) -> bool:
+        """Tell whether several networks can give it, and it may be there once for each."""
+        return len(self.networks) > 1
+
+    def _called(self, networks: Mapping[str, str]) -> str:
+        if self.shared:
+            return next(iter(networks.values()), "the feature network")
+        own = self.networks[0] if self.networks else ""
+        return networks.get(own) or NETWORKS.get(own, "")
 
 
 MEASURES: tuple[Measure, ...] = (
@@ -237,7 +245,7 @@ def _in_further(measure: Measure, network: str) -> Measure:
 FIGURES: dict[str, Measure] = {
     named.name: named
     for measure in MEASURES
-    for named in (measure, *(_in_further(measure, n) for n in measure.networks))
+    for named in (measure, *(_in_further(measure, n) for n in measure.networks if measure.shared))
 }
 
 

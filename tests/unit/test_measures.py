@@ -24,6 +24,8 @@ from tests.unit.report.example import example
 from tests.unit.report.pages import check_page
 
 ROOT = Path(__file__).parents[2]
+#: A recipe that judges by Inception first: what the classifier gives is still named for it.
+CALLED = {"inception": "inception-2015", "classifier": "digits-cnn"}
 ALL = dict.fromkeys(FIGURES, 0.5)
 each_figure = pytest.mark.parametrize("measure", FIGURES.values(), ids=FIGURES)
 each_measure = pytest.mark.parametrize("measure", MEASURES, ids=lambda m: m.name)
@@ -33,7 +35,8 @@ each_measure = pytest.mark.parametrize("measure", MEASURES, ids=lambda m: m.name
 def report() -> str:
     facts = example()
     stage = "evaluate-denoising"
-    records = {**facts.records, stage: replace(facts.records[stage], metrics=ALL)}
+    details = {"feature_networks": CALLED}
+    records = {**facts.records, stage: replace(facts.records[stage], metrics=ALL, details=details)}
     return " ".join(check_page(render_page(replace(facts, records=records))).text.split())
 
 
@@ -49,7 +52,7 @@ def card() -> str:
             data={**data, "train": 1, "held_out": 1},
             settings={},
             metrics=ALL,
-            features="digits-cnn",
+            features=CALLED,
         )
     )
 
@@ -75,10 +78,11 @@ def test_a_figure_stands_in_report_card_and_terminal(
     measure: Measure, report: str, card: str, terminal: str
 ) -> None:
     value = measure.write(0.5)
+    code = {kind: f"`{name}`" for kind, name in CALLED.items()}
     assert f"{measure.label}" in report
-    assert measure.explain("digits-cnn") in report
+    assert measure.explain(CALLED) in report
     (row,) = [line for line in card.splitlines() if line.startswith(f"| `{measure.name}` |")]
-    assert row.startswith(f"| `{measure.name}` | {value} | {measure.meaning('`digits-cnn`')}")
+    assert row.startswith(f"| `{measure.name}` | {value} | {measure.meaning(code)}")
     lines = dict(re.findall(r"^ *(\S.*?)  +(\S+(?: %)?) *$", terminal, re.MULTILINE))
     assert lines[measure.label] == value
     head = yaml.safe_load(card.split("---\n", 2)[1])
@@ -117,15 +121,25 @@ def test_a_figure_in_a_further_network_is_found_and_named_for_it() -> None:
         ("inception",),
         "Precision (Inception)",
     )
-    assert found.explain("digits-cnn").endswith("in features of Inception")
     assert found.write(0.6789) == "0.679"
-    first = find("precision")
-    assert first is not None
-    assert first.explain("digits-cnn").endswith("in features of digits-cnn")
-    assert first.meaning().endswith("in features of the feature network")
+    assert found.explain(CALLED).endswith("in features of inception-2015")
+    assert found.explain().endswith("in features of Inception")
 
 
-@pytest.mark.parametrize("name", ["nfe_inception", "frechet_distance_inception", "precision_x", ""])
+def test_a_figure_is_explained_by_the_network_that_gave_it() -> None:
+    assert FIGURES["precision"].explain(CALLED).endswith("in features of inception-2015")
+    assert FIGURES["precision"].meaning().endswith("in features of the feature network")
+    assert FIGURES["frechet_distance"].explain(CALLED).endswith("in features of digits-cnn")
+    assert "that the pipeline's classifier reads" in FIGURES["class_agreement"].meaning()
+
+
+def test_the_networks_are_those_of_recipes() -> None:
+    from epg.evaluation.features.networks import NETWORKS as OPENED
+
+    assert set(NETWORKS) == set(OPENED)
+
+
+@pytest.mark.parametrize("name", ["nfe_inception", "fid_inception", "precision_x", ""])
 def test_what_is_no_figure_is_not_found(name: str) -> None:
     assert find(name) is None
 

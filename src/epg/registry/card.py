@@ -28,7 +28,7 @@ class CardFacts:
     data: Mapping[str, Any]  # source, image_size, channels, classes, train, held_out
     settings: Mapping[str, Any]  # what was trained how, in words -> value
     metrics: Mapping[str, Any]
-    features: str  # name of the feature network
+    features: Mapping[str, str]  # feature networks, in the recipe's order: name there -> name
     versions: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -116,12 +116,15 @@ def _numbers(facts: CardFacts) -> list[tuple[Measure, int | float]]:
 
 def _name(measure: Measure, facts: CardFacts) -> str:
     """Return the name for a hub, with the feature network where figures of others exist."""
-    own = "{network}" in measure.explanation and not measure.further
-    return f"{measure.name} ({facts.features})" if own else measure.name
+    if "{network}" not in measure.explanation or measure.further:
+        return measure.name
+    kind = next(iter(facts.features)) if measure.shared else measure.networks[0]
+    return f"{measure.name} ({facts.features[kind]})"
 
 
 def _meaning(measure: Measure, facts: CardFacts) -> Any:
     from markupsafe import Markup
 
-    words = [measure.meaning(code_span(facts.features)), measure.direction]
+    networks = {kind: code_span(name) for kind, name in facts.features.items()}
+    words = [measure.meaning(networks), measure.direction]
     return Markup("; ".join(filter(None, words)))  # noqa: S704 - ours, but for the code

@@ -32,10 +32,10 @@ class Cell:
     met: bool | None = None
 
 
-def feature_name(facts: RunFacts) -> str:
-    """Return the name of the network in whose features the models were judged."""
-    names = [facts.details("evaluate", o).get("feature_network") for o in facts.objectives]
-    return next((str(name) for name in names if name), "")
+def feature_networks(facts: RunFacts) -> dict[str, str]:
+    """Return the networks in whose features the models were judged: name in the recipe -> name."""
+    told = [facts.details("evaluate", o).get("feature_networks") for o in facts.objectives]
+    return next((dict(networks) for networks in told if networks), {})
 
 
 def shown_objectives(facts: RunFacts) -> list[str]:
@@ -47,9 +47,9 @@ def shown_objectives(facts: RunFacts) -> list[str]:
 def result_rows(facts: RunFacts) -> list[tuple[Measure, str, list[Cell]]]:
     """Return (measure, its meaning, one cell per shown objective) for all that was measured."""
     values = _evaluations(facts)
-    features = feature_name(facts)
+    networks = feature_networks(facts)
     return [
-        (measure, measure.explain(features), [_cell(facts, measure, o, values[o]) for o in values])
+        (measure, measure.explain(networks), [_cell(facts, measure, o, values[o]) for o in values])
         for measure in measured(name for metrics in values.values() for name in metrics)
     ]
 
@@ -83,7 +83,7 @@ def headline_cards(facts: RunFacts) -> list[dict[str, Any]]:
             continue
         measure = min(found, key=lambda m: names.index(m.name))
         speed = _speed_note(facts) if measure.kind == "rate" else ""
-        words = [speed or measure.meaning(feature_name(facts)), measure.direction]
+        words = [speed or measure.meaning(feature_networks(facts)), measure.direction]
         cards.append(
             {
                 "title": measure.title,

@@ -7,11 +7,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from epg import __version__
 from epg.config.comparison import differences
 from epg.errors import UserError
 from epg.runs.record import (
@@ -25,6 +26,7 @@ from epg.runs.record import (
 from epg.runs.run import Run, save_recipe
 from epg.runs.stage import Stage
 from epg.runs.versions import versions
+from epg.store.lease import Lease
 from epg.telemetry.outcomes import StageOutcome, push_outcome
 from epg.telemetry.progress import StageReporter
 
@@ -36,7 +38,6 @@ def perform(
     config: dict[str, Any],
     inputs: dict[str, str],
     work: Callable[[StageReporter, Outputs], None],
-    refuse_changed: bool = False,
     always: bool = False,
 ) -> StageRecord:
     """Do a stage's work, or reuse its earlier result when nothing that it depends on changed.
@@ -47,73 +48,138 @@ def perform(
         config: the parts of the recipe that the result depends on (JSON).
         inputs: name -> SHA-256 of what is read.
         work: does it, with a reporter and the outputs.
-        refuse_changed: raise `UserError` instead of replacing an earlier result that was made
-            with other settings (training stages: their work is worth hours).
         always: never reuse.
+
+    Raises:
+        UserError: a training stage would replace a result that was made with other settings or of
+            other data (its work is worth hours), or somebody else is at this stage of this run.
     """
-    name = stage.name
-    reporter = StageReporter(name)
-    digest = fingerprint(name, config, inputs)
-    record = load_record(run, name)
-    if record is not None and not always:
-        if record.fingerprint == digest and outputs_exist(run, record):
-            reporter.reused(record.finished)
+    reporter = StageReporter(stage.name)
+    record = None if always else _earlier(run, stage, config, inputs)
+    if record is None:
+        owner = f"stage {stage.name} of run {run.name}"
+        with Lease(run.store, f"leases/{stage.name}", owner) as lease:
+            # Whoever held the lease until now may have done the work.
+            record = None if always else _earlier(run, stage, config, inputs)
+            if record is None:
+                begun = _Begun(stage, config, inputs)
+                return begun.work(run, reporter, work, lease)
+    if record.versions.get("epg") != __version__:
+        reporter.warning(f"made by epg {record.versions.get('epg')}, and kept")
+    reporter.reused(record.finished)
+    return record
+
+
+def _earlier(
+    run: Run, stage: Stage, config: dict[str, Any], inputs: dict[str, str]
+) -> StageRecord | None:
+    """Return an earlier result that still holds, or None. Raises `UserError` as `perform`.
+
+    What was trained holds whatever version of epg has trained it; all else is made anew.
+    """
+    record = load_record(run, stage.name)
+    if record is not None:
+        training = stage.kind == "training"
+        if training and (record.config != config or record.inputs != inputs):
+            raise changed_error(run, record, config, inputs)
+        same = training or record.fingerprint == fingerprint(stage.name, config, inputs)
+        if same and outputs_exist(run, record):
             return record
-        if refuse_changed and record.config != config:
-            raise changed_error(run, name, record.config, config)
-    if refuse_changed and os.environ.get("EPG_REUSE_ONLY") == "1":
+    if stage.kind == "training" and os.environ.get("EPG_REUSE_ONLY") == "1":
         raise UserError(
-            f"stage {name!r} of run {run.name!r} has no result for this recipe in "
+            f"stage {stage.name!r} of run {run.name!r} has no result for this recipe in "
             f"{run.store_uri}, and only results are wanted here (pipelines/epg_evaluate.yaml): "
             "train it first by pipelines/epg_full.yaml"
         )
-    save_recipe(run)
-    reporter.started()
-    started = datetime.now(UTC)
-    scratch = Path(tempfile.mkdtemp(prefix=f"epg-{name}-", dir=os.environ.get("EPG_SCRATCH")))
-    try:
-        outputs = Outputs(name, run.store, scratch)
-        work(reporter, outputs)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    finished = datetime.now(UTC)
-    record = StageRecord(
-        stage=name,
-        fingerprint=digest,
-        config=config,
-        inputs=inputs,
-        outputs=outputs.stored,
-        metrics=outputs.metrics,
-        details=outputs.details,
-        started=started.isoformat(timespec="seconds"),
-        finished=finished.isoformat(timespec="seconds"),
-        duration_seconds=round((finished - started).total_seconds(), 3),
-        versions=versions(),
-    )
-    run.store.put_bytes(record_key(name), json.dumps(asdict(record), indent=1).encode())
-    run.store.delete(f"failures/{name}.json")
-    push_outcome(
-        StageOutcome(
-            kind=stage.tells,
-            step=name,
+    return None
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A stage that has no result yet, and what its result will depend on."""
+
+    stage: Stage
+    config: dict[str, Any]
+    inputs: dict[str, str]
+
+    def work(
+        self,
+        run: Run,
+        reporter: StageReporter,
+        work: Callable[[StageReporter, Outputs], None],
+        lease: Lease,
+    ) -> StageRecord:
+        """Do the work in a scratch folder; the record is written last, by whoever has the lease."""
+        name = self.stage.name
+        save_recipe(run)
+        reporter.started()
+        started = datetime.now(UTC)
+        scratch = Path(tempfile.mkdtemp(prefix=f"epg-{name}-", dir=os.environ.get("EPG_SCRATCH")))
+        try:
+            outputs = Outputs(name, run.store, scratch)
+            work(reporter, outputs)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        lease.check()
+        record = self._record(outputs, started, datetime.now(UTC))
+        run.store.put_bytes(record_key(name), json.dumps(asdict(record), indent=1).encode())
+        run.store.delete(f"failures/{name}.json")
+        self._push(run, record, reporter)
+        numbers = {k: v for k, v in record.metrics.items() if isinstance(v, int | float)}
+        reporter.finished(numbers)
+        return record
+
+    def _record(self, outputs: Outputs, started: datetime, finished: datetime) -> StageRecord:
+        return StageRecord(
+            stage=self.stage.name,
+            fingerprint=fingerprint(self.stage.name, self.config, self.inputs),
+            config=self.config,
+            inputs=self.inputs,
+            outputs=outputs.stored,
+            metrics=outputs.metrics,
+            details=outputs.details,
+            started=started.isoformat(timespec="seconds"),
+            finished=finished.isoformat(timespec="seconds"),
+            duration_seconds=round((finished - started).total_seconds(), 3),
+            versions=versions(),
+        )
+
+    def _push(self, run: Run, record: StageRecord, reporter: StageReporter) -> None:
+        outcome = StageOutcome(
+            kind=self.stage.tells,
+            step=record.stage,
             recipe=run.recipe.name,
             run=run.name,
             metrics=record.metrics,
             duration_seconds=record.duration_seconds,
-            finished=finished.timestamp(),
-        ),
-        warn=reporter.warning,
-    )
-    reporter.finished({k: v for k, v in outputs.metrics.items() if isinstance(v, int | float)})
-    return record
+            finished=datetime.fromisoformat(record.finished).timestamp(),
+        )
+        push_outcome(outcome, warn=reporter.warning)
 
 
 def changed_error(
-    run: Run, stage: str, old: Mapping[str, Any], new: Mapping[str, Any]
+    run: Run,
+    record: StageRecord,
+    config: Mapping[str, Any],
+    inputs: Mapping[str, str] | None = None,
 ) -> UserError:
-    """Build the refusal to train on, or over, what was made with other settings."""
-    listed = "; ".join(differences(old, new)) or "another version of epg"
+    """Build the refusal to train on, or over, what was made otherwise.
+
+    Args:
+        run: the run.
+        record: of the earlier result.
+        config: the settings now.
+        inputs: digests of what is read now, where that is known.
+    """
+    listed = differences(record.config, config)
+    if inputs is not None:
+        names = sorted({*record.inputs, *inputs})
+        other = [name for name in names if record.inputs.get(name) != inputs.get(name)]
+        listed += [f"what it is made from has changed: {name}" for name in other]
+    made_by = record.versions.get("epg")
+    by = f" by epg {made_by}" if made_by != __version__ else ""
     return UserError(
-        f"run {run.name!r} has results of {stage!r} made with other settings ({listed}): "
-        f"choose another --run-name, or throw them away with `--from {stage}`"
+        f"run {run.name!r} has results of {record.stage!r} made{by} with other settings "
+        f"({'; '.join(listed)}): choose another --run-name, or throw them away with "
+        f"`--from {record.stage}`"
     )

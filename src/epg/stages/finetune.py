@@ -54,7 +54,7 @@ def finetune(
         trained = train_stage(job, reporter, outputs)
         outputs.metrics["parameters"] = trained.parameters["generator"]
 
-    record = perform(run, stage, config=config, inputs=inputs, work=work, refuse_changed=True)
+    record = perform(run, stage, config=config, inputs=inputs, work=work)
     drop_checkpoints(run, stage.name)
     return record
 

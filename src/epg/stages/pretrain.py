@@ -46,7 +46,7 @@ def pretrain(run: Run, shards: Manifest | None = None) -> StageRecord:
         )
         train_stage(job, reporter, outputs)
 
-    record = perform(run, STAGE, config=config, inputs=inputs, work=work, refuse_changed=True)
+    record = perform(run, STAGE, config=config, inputs=inputs, work=work)
     drop_checkpoints(run, STAGE.name)
     return record
 

@@ -128,7 +128,7 @@ def _card(run: Run, objective: str, evaluation: StageRecord) -> str:
             data=_data_facts(manifest),
             settings=_settings(run.recipe, objective),
             metrics=evaluation.metrics,
-            features=evaluation.details["feature_network"],
+            features=evaluation.details["feature_networks"],
             versions={name: versions().get(name, "unknown") for name in ("epg", "torch")},
         )
     )
@@ -163,16 +163,6 @@ def _settings(recipe: Recipe, objective: str) -> dict[str, Any]:
     else:
         settings["sampler"] = "one step"
     return settings
-
-
-def _feature_network(recipe: Recipe, evaluation: StageRecord) -> str:
-    """Name of the network in whose features the evaluation measured distances."""
-    for key in ("feature_network", "features"):
-        named = evaluation.details.get(key) or evaluation.metrics.get(key)
-        if isinstance(named, str) and named != "classifier":
-            return named
-    first = recipe.evaluate.networks[0]
-    return "Inception v3" if first == "inception" else f"{recipe.name}-cnn"
 
 
 register_component = Component(

@@ -45,7 +45,7 @@ def _outcome(name: str, text: str, *labels: str) -> Metric:
 
 def _figure(measure: Measure) -> Metric:
     """Return the row of a figure of `evaluate`; `network` is empty for the recipe's first."""
-    labels = ("network",) if measure.networks else ()
+    labels = ("network",) if measure.shared else ()
     return _outcome(f"epg_eval_{measure.name}", f"{measure.meaning()}.", *labels)
 
 

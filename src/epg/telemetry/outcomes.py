@@ -162,7 +162,7 @@ def _of_evaluation(metrics: Mapping[str, Any]) -> Series:
     """All of them: what was not measured is NaN, or push-add would leave the last run's number."""
     for measure in MEASURES:
         if not measure.of_model:
-            labels = {"network": ""} if measure.networks else {}
+            labels = {"network": ""} if measure.shared else {}
             yield f"epg_eval_{measure.name}", labels, metrics.get(measure.name)
     for measure in measured(metrics):
         if measure.further:

@@ -255,7 +255,12 @@ def test_full_disk_is_one_line(settings, store, monkeypatch):
 
     config = settings()
     source = open_source("digits", config, 0)
-    monkeypatch.setattr(Path, "open", lambda *_, **__: Full())
+    real = Path.open
+
+    def full(path, *arguments, **more):
+        return Full() if path.name == "shard.tar" else real(path, *arguments, **more)
+
+    monkeypatch.setattr(Path, "open", full)
     with pytest.raises(UserError, match=r"no space left for a shard in .*: free some, set TMPDIR"):
         write_shards(source, config, 0, store, "s")
     monkeypatch.undo()

@@ -31,7 +31,7 @@ def facts(**more: Any) -> CardFacts:
             "own_metric": 2.5,
             "reason": "text is no metric",
         },
-        "features": "digits-cnn",
+        "features": {"classifier": "digits-cnn"},
         "versions": {"epg": "0.1.0"},
     }
     return CardFacts(**{**given, **more})
@@ -92,6 +92,8 @@ def test_hostile_text_is_shown_as_text(where: str) -> None:
     given: Any = HOSTILE
     if where == "settings":
         given = {HOSTILE: HOSTILE}
+    if where == "features":
+        given = {"classifier": HOSTILE, "inception": HOSTILE}
     if where == "data":
         given = {**facts().data, "source": HOSTILE, "classes": [HOSTILE, "1"]}
     card = render_card(facts(**{where: given}))
@@ -110,6 +112,9 @@ def test_escaping() -> None:
 
 
 def test_fid_is_only_named_where_it_is_one() -> None:
-    card = render_card(facts(metrics={"fid": 2.04, "num_samples": 50_000}, features="Inception v3"))
+    card = render_card(
+        facts(metrics={"fid": 2.04, "num_samples": 50_000}, features={"inception": "Inception v3"})
+    )
+    assert "in the features of `Inception v3`.\n" in card
     assert "| `fid` | 2.04 | Fréchet distance in Inception's" in card
     assert "frechet_distance" not in card

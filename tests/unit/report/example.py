@@ -87,13 +87,19 @@ def records() -> dict[str, FakeRecord]:
             "evaluate-denoising",
             19.6,
             evaluation(0.962, 63, 212.4, 3.41),
-            {"svc_agreement_by_class": by_class(0.955), "feature_network": "digits-cnn"},
+            {
+                "svc_agreement_by_class": by_class(0.955),
+                "feature_networks": {"classifier": "digits-cnn"},
+            },
         ),
         FakeRecord(
             "evaluate-consistency",
             5.1,
             evaluation(0.884, 1, 5120.0, 9.87),
-            {"svc_agreement_by_class": by_class(0.88), "feature_network": "digits-cnn"},
+            {
+                "svc_agreement_by_class": by_class(0.88),
+                "feature_networks": {"classifier": "digits-cnn"},
+            },
         ),
     ]
     for objective, bar in (("denoising", 0.93), ("consistency", 0.85)):

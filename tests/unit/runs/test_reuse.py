@@ -26,14 +26,14 @@ def test_a_training_stage_without_a_result_is_refused_before_anything_is_written
 ):
     monkeypatch.setenv("EPG_REUSE_ONLY", "1")
     with pytest.raises(UserError, match=r"'pretrain' of run 'a' has no result.*epg_full\.yaml"):
-        perform(run, STAGES["pretrain"], work=refuse, refuse_changed=True, **NOTHING)
+        perform(run, STAGES["pretrain"], work=refuse, **NOTHING)
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
 def test_a_result_that_is_there_is_reused(run, monkeypatch):
-    record = perform(run, STAGES["pretrain"], work=lambda *_: None, refuse_changed=True, **NOTHING)
+    record = perform(run, STAGES["pretrain"], work=lambda *_: None, **NOTHING)
     monkeypatch.setenv("EPG_REUSE_ONLY", "1")
-    assert perform(run, STAGES["pretrain"], work=refuse, refuse_changed=True, **NOTHING) == record
+    assert perform(run, STAGES["pretrain"], work=refuse, **NOTHING) == record
 
 
 def test_other_stages_do_their_work(run, monkeypatch):

@@ -222,7 +222,9 @@ def test_fid_comes_from_the_same_stages(root, run, weights_file, published):
     assert record.details["feature_network"] == "inception-2015-12-05"
 
 
-def test_several_networks_judge_the_same_samples(root, evaluated, reference, weights, published):
+def test_several_networks_judge_the_same_samples(
+    root, evaluated, reference, weights_file, published
+):
     """One network's figures do not depend on who else looks; the first one's have plain names."""
     both = ["classifier", "inception"]
     run = Run.open("smoke", SMALL | {"evaluate.networks": both}, str(root), "two-networks")
@@ -232,6 +234,7 @@ def test_several_networks_judge_the_same_samples(root, evaluated, reference, wei
     assert set(of_both.outputs) == statistics | {"neighbours", "classifier"}
     for name in ("statistics-classifier", "neighbours", "classifier"):
         assert of_both.outputs[name]["sha256"] == reference.outputs[name]["sha256"]
+    weights = hand_over(run, "finetune-denoising", generator=weights_file)
     record = evaluate(run, "denoising", generator=weights)
     further = {"precision_inception", "recall_inception"}
     assert set(record.metrics) == ALL | further

@@ -8,7 +8,7 @@ import torch
 from epg.model.encoder import Encoder
 from epg.model.files import load_weights
 from epg.model.projector import Projector
-from epg.runs.record import fetch_output
+from epg.runs.handover import fetch_output
 from epg.runs.run import Run
 from epg.stages.pretrain import pretrain
 from epg.stages.shard import shard

@@ -38,7 +38,9 @@ def put_record(run: Run, stage: str, outputs: dict[str, bytes], **metrics: Any) 
         inputs={},
         outputs=stored,
         metrics=metrics,
-        details={"feature_network": "digits-cnn"} if stage.startswith("evaluate") else {},
+        details={"feature_networks": {"classifier": "digits-cnn"}}
+        if stage.startswith("evaluate")
+        else {},
         started="2026-11-23T00:00:00+00:00",
         finished="2026-11-23T00:00:01+00:00",
         duration_seconds=1.0,

@@ -134,8 +134,8 @@ def test_a_figure_in_a_further_network_is_a_series_of_its_own():
 def test_what_was_not_measured_or_is_no_number_is_nan():
     found = values(outcome("evaluate-consistency", {"recall": None, "precision": "?", "nfe": 1}))
     assert found["epg_eval_nfe"] == 1
-    for name in ("recall", "precision", "fid"):
-        assert math.isnan(found[f"epg_eval_{name}/"])
+    for name in ("epg_eval_recall/", "epg_eval_precision/", "epg_eval_fid"):
+        assert math.isnan(found[name])
     assert math.isnan(values(outcome("count-gflops", {}))["epg_model_flops"])
 
 
