@@ -18,7 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-POLICIES = {
+POLICIES: dict[str, dict[str, str | None]] = {
     "ours": {},
     "default": {"OMP_WAIT_POLICY": None, "GOMP_SPINCOUNT": None},
     "passive": {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"},

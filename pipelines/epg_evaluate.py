@@ -43,7 +43,7 @@ def epg_evaluate(
     node_selector: dict = {},  # noqa: B006
     tolerations: list = [],  # noqa: B006
     store_credentials: str = "epg-s3",
-):
+) -> None:
     """Judge one generator of a run again.
 
     Args:

@@ -44,7 +44,7 @@ def epg_full(
     node_selector: dict = {},  # noqa: B006
     tolerations: list = [],  # noqa: B006
     store_credentials: str = "epg-s3",
-):
+) -> None:
     """Run all stages of one recipe.
 
     Args:

@@ -12,7 +12,7 @@ def count_gflops(
     overrides: dict,
     store: str,
     run_name: str,
-):
+) -> None:
     """Count parameters and multiply-adds of the recipe's networks, from their shapes.
 
     Args:

@@ -17,7 +17,7 @@ def evaluate(
     overrides: dict,
     store: str,
     run_name: str,
-):
+) -> None:
     """Generate images and judge them against the held-out split.
 
     Args:

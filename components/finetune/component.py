@@ -17,7 +17,7 @@ def finetune(
     overrides: dict,
     store: str,
     run_name: str,
-):
+) -> None:
     """Fine-tune encoder and fresh decoder into a generator (EPG, section 3.2).
 
     Resumes from the newest whole checkpoint of the same run in the store.

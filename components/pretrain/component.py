@@ -15,7 +15,7 @@ def pretrain(
     overrides: dict,
     store: str,
     run_name: str,
-):
+) -> None:
     """Pre-train the encoder by representation consistency (EPG, section 3.1).
 
     Resumes from the newest whole checkpoint of the same run in the store.

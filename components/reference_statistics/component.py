@@ -14,7 +14,7 @@ def reference_statistics(
     overrides: dict,
     store: str,
     run_name: str,
-):
+) -> None:
     """Train the judge of small images and take the statistics of the held-out split.
 
     Args:

@@ -13,7 +13,7 @@ def report(
     overrides: dict,
     store: str,
     run_name: str,
-):
+) -> None:
     """Gather what the run left in its store into one HTML page; also after a failure.
 
     Args:

@@ -190,7 +190,7 @@ def test_a_deleted_pod_goes_on_from_its_checkpoint(site: Site, store: Store):
     text = wait_for(
         lambda: log if "going on from" in (log := site.log(second)) else None, "it to go on", 180
     )
-    assert int(re.search(r"going on from the checkpoint at step (\d+)", text)[1]) > 0
+    assert re.search(r"going on from the checkpoint at step [1-9]", text)
     assert site.end_of(run) == "SUCCEEDED"
 
 
@@ -221,7 +221,7 @@ def test_terminated_nothing_is_left_and_the_same_name_goes_on(site: Site, store:
     text = wait_for(
         lambda: log if "going on from" in (log := site.log(pod)) else None, "it to go on", 180
     )
-    assert int(re.search(r"going on from the checkpoint at step (\d+)", text)[1]) > 0
+    assert re.search(r"going on from the checkpoint at step [1-9]", text)
     site.terminate(again)
     site.end_of(again, 300)
 

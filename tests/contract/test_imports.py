@@ -111,8 +111,8 @@ def find_imports(path: str, tree: ast.Module) -> Iterator[Import]:
             for alias in node.names:  # the name may be a module of its own
                 yield Import(".".join([*base, alias.name]), node.lineno, at_top)
         elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            for child in [*node.body, *node.orelse]:  # for types only: never runs
-                yield from visit(child, False)
+            for statement in [*node.body, *node.orelse]:  # for types only: never runs
+                yield from visit(statement, False)
         else:
             inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
             for child in ast.iter_child_nodes(node):

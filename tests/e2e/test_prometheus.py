@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -22,7 +23,7 @@ import yaml
 from epg.measures import MEASURES
 from epg.telemetry.exporter import start_exporter
 from epg.telemetry.metrics import TrainingMetrics
-from epg.telemetry.outcomes import StageOutcome, push_outcome
+from epg.telemetry.outcomes import OutcomeKind, StageOutcome, push_outcome
 
 K8S = Path(__file__).parents[2] / "k8s"
 NEEDED = ("prometheus", "prometheus-pushgateway", "promtool")
@@ -32,14 +33,14 @@ pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
 ]
 
-RECORDS = {
+RECORDS: dict[str, dict[str, Any]] = {
     "shard": {"images_train": 90, "images_held_out": 10, "images_skipped": 0, "bytes": 4096},
     "count_gflops": {"parameters_generator": 7, "gflops": 0.027},
     "pretrain": {"loss": 1.75, "loss_nce": 1.25},
     "evaluate_denoising": {measure.name: 0.5 for measure in MEASURES},
     "gate_denoising": {"verdict": "pass"},
 }
-KINDS = {
+KINDS: dict[str, OutcomeKind] = {
     "shard": "shards",
     "count_gflops": "costs",
     "pretrain": "training",
@@ -191,6 +192,8 @@ def empty_panels(monitor: Monitoring) -> list[str]:
 def test_scraped_pushed_drawn_and_alerted(tmp_path):
     metrics = TrainingMetrics("pretrain", total_steps=100)
     exporter = start_exporter(metrics.registry, pytest.fail, {"EPG_METRICS_PORT": "0"})
+
+    assert exporter is not None
 
     def step(number: int, loss: float) -> None:
         row = {"step": number, "images_seen": 8 * number, "loss": loss, "loss_nce": loss}

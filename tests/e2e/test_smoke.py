@@ -44,6 +44,7 @@ def test_smoke_recipe_on_local_files(tmp_path):
     }
 
     command = re.search(r"^try next: epg (.*)$", first.stdout, re.M)
+    assert command is not None
     sampled = epg(tmp_path, *command.group(1).split(), toys=False)
     assert sampled.returncode == 0, sampled.stderr
     assert (tmp_path / "grid.png").read_bytes().startswith(b"\x89PNG")

@@ -28,8 +28,8 @@ def digits(tmp_path: Path) -> tuple[Store, Manifest]:
         image_size=8,
         channels=1,
         num_classes=10,
-        mean=[0.5],
-        std=[0.5],
+        mean=(0.5,),
+        std=(0.5,),
         samples_per_shard=500,
     )
     store = open_store(str(tmp_path))

@@ -164,6 +164,7 @@ def test_wrong_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
         for who, reason in ((wrong_secret, "SignatureDoesNotMatch"), (wrong_key, "Invalid")):
             who.set_environment(monkeypatch)
             store = open_store("s3://models/run")
+            assert isinstance(store, client.S3Store)
             for call in (
                 lambda store=store: store.put_bytes("a", b"1"),
                 lambda store=store: store.put_bytes("a", b"1", if_absent=True),
@@ -299,7 +300,7 @@ def test_upload_that_broke_in_a_part(
 ) -> None:
     """One part meets a 500 and is sent again; then all are completed."""
     (tmp_path / "big").write_bytes(b"x" * (client._PART + 10))
-    failed = []
+    failed: list[str] = []
 
     def answer(method: str, path: str, count: int) -> Answer:
         if method == "POST" and "uploads=" in path:

@@ -262,7 +262,7 @@ def test_consistency_sampler_jumps_from_each_of_its_levels() -> None:
     fresh = [torch.randn(4, 1, 4, 4) for _ in range(3)]
     for steps, levels in ((1, [80.0]), (2, [80.0, 0.8]), (3, [80.0, 2.5, 0.8])):
         config = sampling("consistency", steps=steps, sigma_shift=2.0)
-        inputs = []
+        inputs: list[tuple[torch.Tensor, float]] = []
 
         def spy(
             x: torch.Tensor, level: torch.Tensor, y: torch.Tensor, inputs: list = inputs

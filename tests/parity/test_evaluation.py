@@ -90,6 +90,8 @@ def test_inception_features_equal_torch_fidelitys(tmp_path):
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         elif isinstance(module, torch.nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
             torch.nn.init.normal_(module.running_mean, std=0.1)
             torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
     theirs = published_network(tmp_path, ours).eval()  # loads our names strictly
@@ -105,6 +107,7 @@ def test_inception_features_equal_torch_fidelitys(tmp_path):
     torch.testing.assert_close(found.logits / scale, logits / scale, rtol=1e-4, atol=1e-5)
     spatial = seen[0][:, :7].permute(0, 2, 3, 1).flatten(1)
     scale = float(spatial.abs().max())
+    assert found.spatial is not None
     torch.testing.assert_close(found.spatial / scale, spatial / scale, rtol=1e-4, atol=1e-5)
 
 

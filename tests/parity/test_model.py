@@ -203,7 +203,7 @@ def test_closed_form_equals_a_count_on_the_meta_device(name: str) -> None:
     )
 
 
-TINY = {
+TINY: dict[str, Any] = {
     "image_size": 8,
     "patch_size": 2,
     "channels": 1,

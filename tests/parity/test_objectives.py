@@ -90,6 +90,7 @@ def test_gradient_goes_to_queries_alone_and_has_its_closed_form() -> None:
         along = (p - torch.eye(5)) @ k_hat / (tau * 5)
         across = along - q_hat * (q_hat * along).sum(1, keepdim=True)  # |q| does not matter
         torch.testing.assert_close(q.grad, across / q.norm(dim=1, keepdim=True))
+    assert q.grad is not None
     assert q.grad.abs().sum() > 0
 
 
@@ -281,8 +282,10 @@ def test_pretraining_terms_use_the_specified_pairs() -> None:
     def features(layer: torch.nn.Linear):
         return lambda x, level: layer(x.flatten(1)) + 0.001 * level[:, None].float()
 
-    images = [torch.randn(batch, 1, 2, 2) for _ in range(4)]
-    inputs = PretrainingInputs(*images, sigma_floor=0.01, sigma_noisier=0.5, sigma_cleaner=0.3)
+    view1, view2, clean, noise = (torch.randn(batch, 1, 2, 2) for _ in range(4))
+    inputs = PretrainingInputs(
+        view1, view2, clean, noise, sigma_floor=0.01, sigma_noisier=0.5, sigma_cleaner=0.3
+    )
     terms = pretraining_losses(
         inputs,
         online=features(net),

@@ -12,22 +12,22 @@ ROOT = Path(__file__).parents[2]
 TOYS = ROOT / "tests" / "toys"
 
 
-def environment(toys: bool = True, **settings: str) -> dict[str, str]:
+def environment(*, toys: bool = True, **settings: str) -> dict[str, str]:
     paths = [str(TOYS)] if toys else [str(ROOT / "src")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "80", **settings}
 
 
 def epg(
-    folder: Path, *arguments: str, toys: bool = True, timeout: float = 300, **settings: str
+    folder: Path, *arguments: str, toys: bool = True, **settings: str
 ) -> subprocess.CompletedProcess[str]:
     """Run `epg ARGUMENTS` in a folder to its end."""
     return subprocess.run(
         [sys.executable, "-m", "epg", *arguments],
         cwd=folder,
-        env=environment(toys, **settings),
+        env=environment(toys=toys, **settings),
         capture_output=True,
         text=True,
-        timeout=timeout,
+        timeout=300,
         check=False,
     )
 
@@ -37,7 +37,7 @@ def start_epg(folder: Path, *arguments: str, **settings: str) -> subprocess.Pope
     return subprocess.Popen(
         [sys.executable, "-m", "epg", *arguments],
         cwd=folder,
-        env=environment(**settings),
+        env=environment(toys=True, **settings),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

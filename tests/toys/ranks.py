@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -36,7 +36,7 @@ def worlds(size: int) -> list[World]:
     return [World(r, size, collective(r, torch.cat), collective(r, mean)) for r in range(size)]
 
 
-def together(works: list[Callable[[], T]]) -> list[T]:
+def together(works: Sequence[Callable[[], T]]) -> list[T]:
     """Run one piece of work per rank at the same time and return their results in rank order."""
     with ThreadPoolExecutor(len(works)) as pool:
         return [future.result() for future in [pool.submit(work) for work in works]]

@@ -8,7 +8,8 @@ import subprocess
 import sys
 
 import pytest
-import typer
+import typer.core
+import typer.main
 
 from epg import __version__
 from epg.cli.app import app
@@ -18,10 +19,12 @@ from epg.stages.catalog import STAGES
 from tests.toys.command import environment, epg
 
 COMMAND = typer.main.get_command(app)
+assert isinstance(COMMAND, typer.core.TyperGroup)
+COMMANDS = COMMAND.commands
 
 
 def examples():
-    for name, command in [("epg", COMMAND), *COMMAND.commands.items()]:
+    for name, command in [("epg", COMMAND), *COMMANDS.items()]:
         for line in (command.help or "").splitlines():
             if line.strip().startswith("epg "):
                 yield pytest.param(line.strip(), id=f"{name}: {line.strip()}")
@@ -29,18 +32,18 @@ def examples():
 
 def test_every_stage_is_a_command():
     stages = {re.sub("-(denoising|consistency)$", "", stage) for stage in STAGES}
-    assert stages <= set(COMMAND.commands)
+    assert stages <= set(COMMANDS)
 
 
 def test_every_command_has_an_example_but_the_plainest():
-    without = [n for n, c in COMMAND.commands.items() if f"epg {n}" not in (c.help or "")]
+    without = [n for n, c in COMMANDS.items() if f"epg {n}" not in (c.help or "")]
     assert without == ["recipes"]
 
 
 @pytest.mark.parametrize("line", list(examples()))
 def test_examples_parse(line):
     words = shlex.split(line.split(" > ")[0])[1:]
-    command = COMMAND.commands[words[0]]
+    command = COMMANDS[words[0]]
     with command.make_context(words[0], words[1:]) as context:
         assert context.params
 

@@ -63,9 +63,9 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> str:
     record = StageRecord("evaluate-denoising", "f", {}, {}, {}, ALL, {}, "", "", 0.0, {})
     run.store.put_bytes("stages/evaluate-denoising.json", json.dumps(asdict(record)).encode())
     table = results_table(run, ["evaluate-denoising"])
-    console = Console(file=StringIO(), width=100)
-    console.print(table)
-    return console.file.getvalue()
+    text = StringIO()
+    Console(file=text, width=100).print(table)
+    return text.getvalue()
 
 
 @pytest.fixture(scope="module")

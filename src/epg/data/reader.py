@@ -8,7 +8,7 @@ groups of bounded size (one group ahead, in a thread); samples are permuted with
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -109,7 +109,7 @@ class ShardReader:
         start_step: int = 0,
         rank: int = 0,
         world_size: int = 1,
-    ) -> Iterator[Batch]:
+    ) -> Generator[Batch, None, None]:
         """Yield shuffled batches without end; each id occurs exactly once per epoch.
 
         Batches cross the borders of groups and epochs. The k-th batch depends on (manifest,
@@ -134,7 +134,7 @@ class ShardReader:
 
     def _stream(
         self, batch_size: int, seed: int, step: int, rank: int, local: int
-    ) -> Iterator[Batch]:
+    ) -> Generator[Batch, None, None]:
         loaded = self._loaded_groups(seed, step * batch_size + rank * local)
         group, arrays = next(loaded)
         while True:

@@ -65,8 +65,8 @@ class Component:
 
     def __call__(
         self, *, recipe: str, overrides: dict[str, Any], store: str, run_name: str, **given: Any
-    ) -> str | None:
-        """Do the stage inside a pipeline."""
+    ) -> str:
+        """Do the stage inside a pipeline. Returns what `returns` names, else nothing."""
         watch_parent()
         with _told(self._name(given), store, run_name):
             run = Run.open(recipe, overrides, store, run_name)
@@ -81,7 +81,7 @@ class Component:
                 _show(run, record, output, given[name])
             if self.measures:
                 _log(record, given[self.measures])
-            return str(record.metrics[self.returns]) if self.returns else None
+            return str(record.metrics[self.returns]) if self.returns else ""
 
     def _name(self, given: Mapping[str, Any]) -> str:
         step = self.stage.__name__.replace("_", "-")

@@ -129,8 +129,13 @@ def test_the_full_pipeline_with_a_recipe_of_ones_own(api, tmp_path, capsys):
 
     text = dump_recipe(load_recipe("smoke")).replace("name: smoke", "name: mine", 1)
     (tmp_path / "mine.yaml").write_text(text)
-    more = {"service_account": "runner", "pipeline_root": "minio://b/p"}
-    request = SubmitRequest([f"recipe=@{tmp_path}/mine.yaml"], api.url, cache=False, **more)
+    request = SubmitRequest(
+        [f"recipe=@{tmp_path}/mine.yaml"],
+        api.url,
+        cache=False,
+        service_account="runner",
+        pipeline_root="minio://b/p",
+    )
     assert submit(request) == 0
     (experiment,) = api.sent("POST", "/experiments")
     assert experiment == {"display_name": "epg"}

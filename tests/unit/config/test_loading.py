@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -151,7 +152,7 @@ def test_new_names_exist_and_old_ones_do_not() -> None:
     for old, new in RENAMED.items():
         for key, exists in ((old, False), (new, True)):
             *sections, last = key.split(".")
-            section = Recipe
+            section: Any = Recipe
             for name in sections:
                 section = section.model_fields[name].annotation
             assert (last in section.model_fields) is exists

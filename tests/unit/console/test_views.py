@@ -80,9 +80,9 @@ def test_the_live_table_shows_every_stage_and_the_running_one_in_full(monkeypatc
         board.take(event)
     board.take({"stage": "pretrain", "event": "message", "text": "http://127.0.0.1:1/metrics"})
     view, _ = drawn(board)
-    console = Console(width=100, file=io.StringIO())
-    console.print(view.draw(board))
-    text = console.file.getvalue()
+    stream = io.StringIO()
+    Console(width=100, file=stream).print(view.draw(board))
+    text = stream.getvalue()
     assert "✓ shard" in " ".join(text.split())
     running = next(line for line in text.splitlines() if "pretrain" in line)
     assert "50/100 loss 0.5123, 301 images/s, 4.0 s left" in running
@@ -96,9 +96,9 @@ def test_the_live_table_keeps_to_one_line_per_stage(width):
     for event in SCRIPT:
         board.take(event)
     view, _ = drawn(board, width)
-    console = Console(width=width, file=io.StringIO())
-    console.print(view.draw(board))
-    assert len(console.file.getvalue().splitlines()) == len(STAGES)
+    stream = io.StringIO()
+    Console(width=width, file=stream).print(view.draw(board))
+    assert len(stream.getvalue().splitlines()) == len(STAGES)
 
 
 def test_no_cursor_is_moved_where_there_is_no_terminal():

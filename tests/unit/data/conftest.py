@@ -52,8 +52,8 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Manifest]:
         image_size=8,
         channels=1,
         num_classes=10,
-        mean=[0.5],
-        std=[0.5],
+        mean=(0.5,),
+        std=(0.5,),
         samples_per_shard=300,
     )
     return store, write_shards(open_source("digits", config, 0), config, 0, store, "shards/x")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import weakref
 from itertools import islice, pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,8 +33,8 @@ class CountingStore:
         return io.BytesIO(self.objects[key])
 
 
-def small_set(shard_sizes: list[int]) -> tuple[CountingStore, Manifest]:
-    """Shards whose sample number i is an image of the value i, label i mod 3."""
+def small_set(shard_sizes: list[int]) -> tuple[Any, Manifest]:
+    """A `CountingStore` whose sample number i is an image of the value i, label i mod 3."""
     import hashlib
 
     store, shards, number = CountingStore(), [], 0
@@ -75,7 +76,8 @@ def test_permutation_is_frozen():
 @hypothesis_settings(max_examples=40)
 @given(sizes, st.integers(1, 25), st.integers(0, 5), st.fixed_dictionaries(readers))
 def test_each_sample_once_per_epoch(shard_sizes, batch_size, seed, options):
-    reader = ShardReader(*small_set(shard_sizes), "train", **options)
+    store, manifest = small_set(shard_sizes)
+    reader = ShardReader(store, manifest, "train", **options)
     total = reader.num_samples
     count = -(-3 * total // batch_size)
     batches = list(islice(reader.batches(batch_size, seed), count))
@@ -120,7 +122,8 @@ def test_resume_and_ranks_give_the_uninterrupted_order(
 
 
 def test_order_depends_on_seed_and_epoch():
-    reader = ShardReader(*small_set([20, 20]), "train")
+    store, manifest = small_set([20, 20])
+    reader = ShardReader(store, manifest, "train")
     first, second = islice(reader.batches(40, 0), 2)
     other = next(reader.batches(40, 1))
     assert first.ids.tolist() != second.ids.tolist()
@@ -169,7 +172,8 @@ def test_memory_holds_two_groups_within_the_window(shard_sizes, window_bytes, se
 
 def test_the_order_of_the_digits_is_frozen(digits):
     # A run that is resumed must go on in the same order; the window's default is part of it.
-    batch = next(ShardReader(*digits, "train").batches(8, 0))
+    store, manifest = digits
+    batch = next(ShardReader(store, manifest, "train").batches(8, 0))
     assert batch.ids.tolist() == [427, 1424, 1283, 1163, 442, 617, 883, 115]
 
 
@@ -198,7 +202,8 @@ def test_load_is_the_split_in_order(digits):
 
 
 def test_kept_arrays_cannot_be_changed_by_a_caller(digits):
-    images, _ = ShardReader(*digits, "train").load()
+    store, manifest = digits
+    images, _ = ShardReader(store, manifest, "train").load()
     with pytest.raises(ValueError, match="read-only"):
         images[0] = 0
 

@@ -44,9 +44,12 @@ def test_pythons_tarfile_and_numpy_read_it():
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         assert tar.getnames() == ["train/0003-0000012.npy", "train/0003-0000012.cls"]
         assert {(m.mode, m.uid, m.mtime, m.uname) for m in tar} == {(0o644, 0, 0, "")}
-        pixels = np.load(io.BytesIO(tar.extractfile(tar.getnames()[0]).read()), allow_pickle=False)
+        image, label = (tar.extractfile(name) for name in tar.getnames())
+        assert image is not None
+        assert label is not None
+        pixels = np.load(io.BytesIO(image.read()), allow_pickle=False)
         assert np.array_equal(pixels, IMAGE)
-        assert tar.extractfile(tar.getnames()[1]).read() == b"3"
+        assert label.read() == b"3"
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 1), (256, 256, 3), (65536, 65536, 3)])

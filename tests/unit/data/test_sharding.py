@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from PIL import Image
 from epg.data.manifest import Manifest
 from epg.data.reader import ShardReader
 from epg.data.sharding import write_shards
-from epg.data.sources import open_source
+from epg.data.sources import Item, Source, open_source
+from epg.data.sources.base import Reading
 from epg.errors import UserError
 from epg.store import open_store
 
@@ -67,8 +69,8 @@ def test_bytes_of_a_folder_are_frozen(settings, photos, store):
 
 
 def test_shards_mix_the_classes(digits):
-    reader = ShardReader(*digits, "train")
-    _, labels = reader.load()
+    store, manifest = digits
+    _, labels = ShardReader(store, manifest, "train").load()
     assert all(len(set(labels[first : first + 50].tolist())) == 10 for first in range(0, 1400, 50))
 
 
@@ -100,12 +102,12 @@ def test_progress_reaches_the_end(settings, store):
 class StopAfter:
     """A source that is interrupted once it has given so many images."""
 
-    def __init__(self, source, images: int) -> None:
-        self.__dict__.update(source.__dict__)
-        self.spec = source.spec
+    def __init__(self, source: Source, images: int) -> None:
+        self.spec, self.classes = source.spec, source.classes
+        self.items, self.ignored = source.items, source.ignored
         self._source, self.left, self.given = source, images, 0
 
-    def read(self, items):
+    def read(self, items: Iterable[Item]) -> Reading:
         for pair in self._source.read(items):
             if self.given == self.left:
                 raise KeyboardInterrupt

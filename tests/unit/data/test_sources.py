@@ -22,7 +22,7 @@ from epg.data.sources import (
     open_source,
     source_digest,
 )
-from epg.data.sources.base import stratified_held_out
+from epg.data.sources.base import Image, stratified_held_out
 from epg.errors import UserError
 
 
@@ -253,7 +253,7 @@ def test_missing_folder_file_and_unknown_source(tmp_path):
 
 
 def test_every_scheme_is_in_the_recipes_description():
-    described = DataConfig.model_fields["source"].description
+    described = DataConfig.model_fields["source"].description or ""
     assert all(scheme.USAGE.partition(" ")[0] in described for scheme in SCHEMES.values())
 
 
@@ -262,7 +262,8 @@ def test_images_come_in_the_order_asked_for_and_reading_can_stop(settings, photo
     wanted = [source.items[i] for i in (7, 2, 11, 2)]
     found = list(source.read(iter(wanted)))
     assert [item for item, _ in found] == wanted
-    assert np.array_equal(found[1][1].pixels, found[3][1].pixels)
+    images = [image for _, image in found if isinstance(image, Image)]
+    assert np.array_equal(images[1].pixels, images[3].pixels)
     reading = source.read(source.items)
     next(reading)
     threads = threading.active_count()

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import cast
+
 import numpy as np
 import pytest
 import torch
 
-from epg.data.reader import Batch
+from epg.data.reader import Batch, ShardReader
 from epg.evaluation import neighbours
 from epg.evaluation.neighbours import (
     distances_to_training,
@@ -81,7 +84,7 @@ class Training:
         self.images = images
         self.num_samples = len(images)
 
-    def batches(self, batch_size, seed):
+    def batches(self, batch_size: int, seed: int) -> Iterator[Batch]:
         assert batch_size == self.num_samples
         while True:
             yield Batch(self.images, np.zeros(len(self.images), np.int64), np.arange(batch_size))
@@ -94,11 +97,12 @@ def test_distances_to_training_equal_brute_force(monkeypatch):
     images[17] = queries[4]
     difference = queries[:, None].astype(float) - images[None].astype(float)
     wanted = np.sqrt((difference**2).sum((2, 3, 4)))
-    found = distances_to_training(queries, Training(images))
+    train = cast(ShardReader, Training(images))
+    found = distances_to_training(queries, train)
     np.testing.assert_allclose(found, wanted.min(1), rtol=1e-6)
     assert found[4] == 0.0  # a copy is found as one
     monkeypatch.setattr(neighbours, "MAX_TRAINING_IMAGES", 15)
-    found = distances_to_training(queries, Training(images))
+    found = distances_to_training(queries, train)
     np.testing.assert_allclose(found, wanted[:, :15].min(1), rtol=1e-6)
 
 

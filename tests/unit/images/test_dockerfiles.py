@@ -57,6 +57,7 @@ def test_the_locks_hold_what_is_asked_for():
 def test_dockerfiles_keep_the_rules(path: Path):
     text = path.read_text()
     base = re.search(r"^ARG BASE=(\S+)$", text, re.M)
+    assert base is not None
     assert re.fullmatch(r"\S+:[\w.-]+@sha256:[0-9a-f]{64}", base[1])
     assert set(re.findall(r"^FROM (\S+)", text, re.M)) == {"${BASE}"}
     assert re.search(r"^USER 1000:0$", text, re.M)

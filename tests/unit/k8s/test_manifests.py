@@ -83,6 +83,8 @@ def test_every_optional_folder_is_in_the_table():
 
 def test_generated_files_are_fresh():
     spec = importlib.util.spec_from_file_location("generate", K8S / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
     stale = [n for n, text in generate.files().items() if (K8S / n).read_text() != text]

@@ -19,6 +19,8 @@ SCRIPTS = Path(__file__).parents[3] / "k8s" / "scripts"
 
 def script(name: str):
     spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from epg.config.loading import load_recipe
 from epg.evaluation.grid import class_grid, trajectory_strip
 from epg.report.facts import Dataset, RunFacts
 from epg.report.images import class_sheet, class_strips
+from epg.runs.record import StageRecord
 from epg.stages.report import shown_stages
 
 RECIPE = """
@@ -42,16 +42,25 @@ VERSIONS = {
 }
 
 
-@dataclass(frozen=True)
-class FakeRecord:
-    stage: str
-    duration_seconds: float
-    metrics: dict[str, Any] = field(default_factory=dict)
-    details: dict[str, Any] = field(default_factory=dict)
-    fingerprint: str = "f" * 64
-    started: str = "2026-01-31T12:00:00+00:00"
-    finished: str = "2026-01-31T12:05:52+00:00"
-    versions: dict[str, Any] = field(default_factory=lambda: dict(VERSIONS))
+def record(
+    stage: str,
+    seconds: float,
+    metrics: dict[str, Any] | None = None,
+    details: dict[str, Any] | None = None,
+) -> StageRecord:
+    return StageRecord(
+        stage=stage,
+        fingerprint="f" * 64,
+        config={},
+        inputs={},
+        outputs={},
+        metrics=metrics or {},
+        details=details or {},
+        started="2026-01-31T12:00:00+00:00",
+        finished="2026-01-31T12:05:52+00:00",
+        duration_seconds=seconds,
+        versions=dict(VERSIONS),
+    )
 
 
 def evaluation(agreement: float, nfe: int, speed: float, frechet: float) -> dict[str, Any]:
@@ -75,15 +84,15 @@ def by_class(mean: float, count: int = 10) -> list[float]:
     return [min(1.0, mean + 0.05 * math.sin(3 * label)) for label in range(count)]
 
 
-def records() -> dict[str, FakeRecord]:
+def records() -> dict[str, StageRecord]:
     listed = [
-        FakeRecord("shard", 0.9),
-        FakeRecord("reference-statistics", 6.2),
-        FakeRecord("pretrain", 74.3),
-        FakeRecord("count-gflops", 0.4, {"parameters_generator": 1214468, "gmacs": 0.0196}),
-        FakeRecord("finetune-denoising", 121.8),
-        FakeRecord("finetune-consistency", 138.1),
-        FakeRecord(
+        record("shard", 0.9),
+        record("reference-statistics", 6.2),
+        record("pretrain", 74.3),
+        record("count-gflops", 0.4, {"parameters_generator": 1214468, "gmacs": 0.0196}),
+        record("finetune-denoising", 121.8),
+        record("finetune-consistency", 138.1),
+        record(
             "evaluate-denoising",
             19.6,
             evaluation(0.962, 63, 212.4, 3.41),
@@ -92,7 +101,7 @@ def records() -> dict[str, FakeRecord]:
                 "feature_networks": {"classifier": "digits-cnn"},
             },
         ),
-        FakeRecord(
+        record(
             "evaluate-consistency",
             5.1,
             evaluation(0.884, 1, 5120.0, 9.87),
@@ -107,14 +116,14 @@ def records() -> dict[str, FakeRecord]:
         model = f"digits-{objective}"
         uri = f"file:///home/ada/epg/runs/registry/{model}/{DIGEST[7:19]}"
         listed += [
-            FakeRecord(f"gate-{objective}", 0.1, {"verdict": "pass", "reason": reason}),
-            FakeRecord(
+            record(f"gate-{objective}", 0.1, {"verdict": "pass", "reason": reason}),
+            record(
                 f"register-{objective}",
                 0.3,
                 {"model": model, "version": DIGEST[7:19], "digest": DIGEST, "uri": uri},
             ),
         ]
-    return {record.stage: record for record in listed}
+    return {one.stage: one for one in listed}
 
 
 def losses(steps: int, terms: tuple[str, ...], seed: int, scale: float) -> list[dict[str, Any]]:

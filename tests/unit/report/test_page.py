@@ -4,7 +4,6 @@ import io
 import re
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,8 +16,9 @@ from epg.report.images import embed, sheet_png
 from epg.report.page import render_page
 from epg.report.results import copies_reading, shown_labels
 from epg.report.story import next_commands, timeline
+from epg.runs.stage import Stage
 from epg.stages.report import shown_stages
-from tests.unit.report.example import FakeRecord, by_class, evaluation, example
+from tests.unit.report.example import by_class, evaluation, example, record
 from tests.unit.report.pages import Page, check_page
 
 FAILURE = Failure("finetune-consistency", "loss is not finite at step 420 (a: nan)", 2e9)
@@ -154,7 +154,7 @@ def test_a_branch_that_was_not_wanted_has_no_place(status: FinalStatus | None) -
 
 def test_a_model_that_did_not_pass_is_not_called_registered() -> None:
     facts = without(example(), "register-consistency")
-    gate = FakeRecord("gate-consistency", 0.1, {"verdict": "fail", "reason": "0.62 < 0.85"})
+    gate = record("gate-consistency", 0.1, {"verdict": "fail", "reason": "0.62 < 0.85"})
     evaluated = replace(
         facts.records["evaluate-consistency"], metrics=evaluation(0.62, 1, 5000.0, 40.0)
     )
@@ -195,9 +195,7 @@ def test_reused_stages_are_marked() -> None:
 
 def test_the_page_tells_of_the_stages_that_it_is_given() -> None:
     facts = example()
-    export = SimpleNamespace(
-        name="export", step="export", objective="", kind="training", needs=("pretrain",)
-    )
+    export = Stage("export", "export", "", "training", ("pretrain",))
     facts = replace(
         facts, stages=(*facts.stages, export), series={"export": facts.series["pretrain"]}
     )

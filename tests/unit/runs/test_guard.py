@@ -27,6 +27,7 @@ def test_a_zombie_is_gone():
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     name = guard.launcher_name(process.pid)
     assert guard.is_alive(name)
+    assert process.stdin is not None
     process.stdin.close()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # ended, not yet reaped
     assert not guard.is_alive(name)
@@ -50,6 +51,7 @@ def test_a_watched_process_ends_with_its_launcher():
         env={**os.environ, guard.LAUNCHER_VARIABLE: name},
         stdout=subprocess.PIPE,
     )
+    assert watched.stdout is not None
     assert watched.stdout.readline() == b"watching\n"
     launcher.kill()  # and not reaped: a zombie of ours
     assert watched.wait(timeout=30) == 143

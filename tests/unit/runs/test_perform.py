@@ -12,7 +12,7 @@ import pytest
 
 from epg.errors import UserError
 from epg.runs.perform import perform
-from epg.runs.record import load_record
+from epg.runs.record import StageRecord, load_record
 from epg.runs.run import Run
 from epg.stages.catalog import STAGES
 from epg.store import lease as leases
@@ -46,7 +46,7 @@ def test_a_second_one_is_told_who_is_at_it(run):
 
 def test_who_was_waiting_takes_what_the_other_one_made(run, monkeypatch):
     """Between the first look and the lease another process finished the stage."""
-    done = []
+    done: list[StageRecord] = []
     monkeypatch.setattr("epg.runs.perform.Lease", lambda *_: Other(run, done))
     record = perform(run, SHARD, work=lambda *_: pytest.fail("worked again"), **NOTHING)
     assert record == done[0]

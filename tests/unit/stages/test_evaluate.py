@@ -7,6 +7,7 @@ import io
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -149,7 +150,12 @@ def test_another_sampler_is_another_evaluation(root, evaluated, weights):
 
 
 def test_components_fill_their_artifacts(root, run, evaluated, reference, weights, tmp_path):
-    common = {"recipe": "smoke", "overrides": SMALL, "store": str(root), "run_name": "a-run"}
+    common: dict[str, Any] = {
+        "recipe": "smoke",
+        "overrides": SMALL,
+        "store": str(root),
+        "run_name": "a-run",
+    }
     shards = artifact(tmp_path / "manifest.json")
     Path(shards.path).write_bytes(stored_manifest(run).to_json())
     statistics, metrics = artifact(tmp_path / "statistics"), artifact(tmp_path / "metrics")

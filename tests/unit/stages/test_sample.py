@@ -15,8 +15,8 @@ from epg.errors import UserError
 from epg.evaluation.grid import class_grid
 from epg.model.files import save_weights
 from epg.model.generator import Generator
+from epg.registry import open_registry
 from epg.stages.sample import sample
-from epg.store import open_store
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,8 @@ def weights(tmp_path_factory) -> Path:
 
 
 def write(weights: Path, out: Path, classes: list[str] | None, num: int) -> None:
-    sample(str(weights), classes=classes, num=num, out=out, registry=open_store(str(out.parent)))
+    registry = open_registry(str(out.parent))
+    sample(str(weights), classes=classes, num=num, out=out, registry=registry)
 
 
 def test_labels_go_round_the_classes_so_that_every_split_has_all(weights, tmp_path):

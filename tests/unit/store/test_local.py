@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,9 +102,10 @@ def test_the_umask_decides_who_reads(store: LocalStore) -> None:
 def test_a_folder_that_vanishes_is_made_again(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, real = [], Path.mkdir
+    made: list[Path] = []
+    real = Path.mkdir
 
-    def removed_at_once(path: Path, *args: object, **kwargs: object) -> None:
+    def removed_at_once(path: Path, *args: Any, **kwargs: Any) -> None:
         real(path, *args, **kwargs)
         if path.name == "folder" and not made:
             made.append(path)

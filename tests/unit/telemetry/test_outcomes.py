@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any, ClassVar
 
 import pytest
 
@@ -17,9 +18,9 @@ from epg import __version__
 from epg.measures import MEASURES
 from epg.telemetry import outcomes
 from epg.telemetry.metrics import METRICS
-from epg.telemetry.outcomes import StageOutcome, outcome_registry, push_outcome
+from epg.telemetry.outcomes import OutcomeKind, StageOutcome, outcome_registry, push_outcome
 
-RECORDS = {
+RECORDS: dict[str, dict[str, Any]] = {
     "shard": {
         "images_train": 90,
         "images_held_out": 9,
@@ -34,7 +35,7 @@ RECORDS = {
     "gate-denoising": {"verdict": "pass", "reason": "recall is 0.7 (at least 0.5)"},
     "register-denoising": {"model": "digits-denoising", "version": "v1"},
 }
-KINDS = {
+KINDS: dict[str, OutcomeKind] = {
     "shard": "shards",
     "count-gflops": "costs",
     "pretrain": "training",
@@ -61,7 +62,8 @@ def values(told: StageOutcome) -> dict[str, float]:
 
 
 class Gateway(BaseHTTPRequestHandler):
-    got: list[tuple[str, str, str]]
+    address: str
+    got: ClassVar[list[tuple[str, str, str]]]
     status = 200
 
     def do_POST(self) -> None:
@@ -80,11 +82,13 @@ class Gateway(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def gateway() -> Iterator[type[Gateway]]:
-    handler = type("Handler", (Gateway,), {"got": []})
-    server = HTTPServer(("127.0.0.1", 0), handler)
-    handler.address = f"127.0.0.1:{server.server_port}"
+    class Handler(Gateway):
+        got: ClassVar = []
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    Handler.address = f"127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield handler
+    yield Handler
     server.shutdown()
     server.server_close()
 

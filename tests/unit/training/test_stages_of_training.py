@@ -10,6 +10,7 @@ import torch
 from epg.config.loading import load_recipe
 from epg.config.recipe import Recipe
 from epg.training.finetuning import Consistency, Denoising
+from epg.training.loop import Objective
 from epg.training.pretraining import Pretraining
 
 CPU = torch.device("cpu")
@@ -31,7 +32,7 @@ def labels() -> torch.Tensor:
     return torch.arange(16) % 10
 
 
-def step(objective: object, images: torch.Tensor, labels: torch.Tensor, k: int = 0) -> None:
+def step(objective: Objective, images: torch.Tensor, labels: torch.Tensor, k: int = 0) -> None:
     terms, _ = objective.losses(images, labels, k)
     torch.stack(list(terms.values())).sum().backward()
 
@@ -103,7 +104,7 @@ def test_a_collapse_is_told(
     assert stage.warning(row) is None
     with torch.no_grad():  # every image has the same features
         for module in (stage.online, stage.target):
-            module.encoder.norm.weight.zero_()
+            module.get_parameter("encoder.norm.weight").zero_()
     collapsed = logged(stage, images, labels)
     assert collapsed["loss_contrastive"] == pytest.approx(weight * 2 * math.log(16))
     text = stage.warning(collapsed)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,9 @@ import torch
 from epg.evaluation.features.base import Features, Figures
 from epg.evaluation.features.describing import describe
 from epg.evaluation.frechet import Moments
+
+CONV: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # unknown to torch's types
+MATMUL = torch.backends.cuda.matmul
 
 
 class Looking:
@@ -21,10 +26,7 @@ class Looking:
         self.settings: list[tuple[str, str]] = []
 
     def describe(self, images: torch.Tensor) -> Features:
-        backends = torch.backends
-        self.settings.append(
-            (backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision)
-        )
+        self.settings.append((CONV.fp32_precision, MATMUL.fp32_precision))
         if self.fails:
             raise RuntimeError("out of memory")
         x = images.flatten(1).float()
@@ -72,10 +74,9 @@ def test_no_images_are_an_error():
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_features_are_taken_in_full_float32(images, fails):
-    matmul = torch.backends.cuda.matmul
-    before = matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision
+    before = MATMUL.fp32_precision, CONV.fp32_precision
     assert before[1] == "tf32"  # torch's default, against which this guards
-    matmul.fp32_precision = "tf32"
+    MATMUL.fp32_precision = "tf32"
     network = Looking(fails=fails)
     try:
         if fails:
@@ -84,6 +85,6 @@ def test_features_are_taken_in_full_float32(images, fails):
         else:
             describe([network], [images])
         assert network.settings == [("ieee", "ieee")]
-        assert matmul.fp32_precision == torch.backends.cudnn.conv.fp32_precision == "tf32"
+        assert MATMUL.fp32_precision == CONV.fp32_precision == "tf32"
     finally:
-        matmul.fp32_precision = before[0]
+        MATMUL.fp32_precision = before[0]
