@@ -22,7 +22,7 @@ from epg.data.sources import (
     open_source,
     source_digest,
 )
-from epg.data.sources.base import Image, stratified_held_out
+from epg.data.sources.base import stratified_held_out
 from epg.errors import UserError
 
 
