@@ -3,7 +3,7 @@
 #
 #   scripts/images.sh [train] [tools]      which ones; default both
 #   IMAGE_PREFIX=registry.example/team/    before the names epg-train and epg-tools
-#   IMAGE_TAG=0.1.0-3f2a91c04b7d           default: the version of this package
+#   IMAGE_TAG=0.2.0-3f2a91c04b7d           default: the version of this package
 #   BASE=NAME                              base image: a mirror's, or one with a site's certificates
 #   ENGINE=podman                          default: docker where it answers, else podman
 #   BUILD_ARGS="--network host"            more arguments for the engine's build command

@@ -2,7 +2,7 @@
 
 import os
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # OpenMP's threads spin while they wait for each other, for milliseconds by default. Where other
 # work wants the cores they spin through the time that the awaited thread needs, and training

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from epg.stages.catalog import STAGES as CATALOG
+
 ROOT = Path(__file__).parents[2]
 
 LEAVES = {"config", "store", "telemetry", "diffusion", "model"}
@@ -169,6 +171,17 @@ def no_circle(sources: list[Source]) -> Iterator[str]:
         yield " is imported by ".join(error.args[1])
 
 
+def stages_apart(sources: list[Source]) -> Iterator[str]:
+    """No stage imports another stage: what two of them need lies below both."""
+    of_a_stage = {f"epg.stages.{stage.step.replace('-', '_')}" for stage in CATALOG.values()}
+    for source in sources:
+        if source.module in of_a_stage:
+            for found in source.imports:
+                for module in (found.module, found.module.rpartition(".")[0]):
+                    if module in of_a_stage - {source.module}:
+                        yield f"{source.path}:{found.line}: imports the stage {module}"
+
+
 def cluster_alone(sources: list[Source]) -> Iterator[str]:
     """Inside src/epg only `cluster` knows kubernetes and kfp."""
     for source in sources:
@@ -251,6 +264,7 @@ def no_utils(sources: list[Source]) -> Iterator[str]:
 
 RULES = [
     arrows,
+    stages_apart,
     no_circle,
     cluster_alone,
     torch_and_kfp_apart,
@@ -310,6 +324,9 @@ VIOLATIONS = [
     (arrows, {"epg/machine.py": "from epg.store import open_store"}),
     (arrows, {"epg/cli/run.py": "from pipelines.epg_full import pipeline"}),
     (arrows, {"components/gate/component.py": "from epg.evaluation import frechet_distance"}),
+    (stages_apart, {"epg/stages/gate.py": "from epg.stages.evaluate import evaluate"}),
+    (stages_apart, {"epg/stages/gate.py": "def f():\n    import epg.stages.register"}),
+    (stages_apart, {"epg/stages/gate.py": "from epg.stages import shard"}),
     (cluster_alone, {"epg/cli/app.py": "def f():\n    from kfp import local"}),
     (
         no_circle,

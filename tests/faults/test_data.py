@@ -60,7 +60,7 @@ def test_one_flipped_bit(digits, streamed):
     data = bytearray(store.get_bytes(shard.key))
     data[70_000] ^= 1
     store.put_bytes(shard.key, bytes(data))
-    options = {"in_memory_bytes": 0, "group_shards": 1} if streamed else {}
+    options = {"window_bytes": 0} if streamed else {}
     message = read_error(store, manifest, **options)
     assert shard.key in message
     assert shard.sha256 in message
@@ -144,7 +144,7 @@ GOOD = npy(np.zeros((8, 8, 1), np.uint8))
         ([("train/0-0.pth", b"x")], "a name that epg does not write"),
         (
             [("train/0-0.npy", npy(np.array([Explosive()], object))), ("train/0-0.cls", b"0")],
-            "an array object",
+            "no array uint8 (8, 8, 1) as epg writes it",
         ),
         ([("../../x.npy", GOOD)], "a name that epg does not write"),
         ([("train/0-0.npy", GOOD)], "a sample is one .npy followed by its .cls"),

@@ -13,6 +13,7 @@ from epg.config.loading import load_recipe
 from epg.diffusion.denoisers import denoise_consistently
 from epg.diffusion.preconditioning import c_skip, per_image
 from epg.diffusion.seeds import SampleNoise
+from epg.evaluation.costs import costs
 from epg.model.decoder import DecoderBlock
 from epg.model.encoder import Encoder
 from epg.model.flops import (
@@ -28,7 +29,6 @@ from epg.model.flops import (
 from epg.model.generator import Generator, unpatchify
 from epg.model.layers import Block, time_token
 from epg.model.projector import Projector
-from epg.stages.count_gflops import costs
 
 
 def encoder_of(

@@ -123,7 +123,7 @@ def count_gflops(
         return
     from epg.cli.stages import show_metrics
     from epg.config.loading import load_recipe, parse_overrides
-    from epg.stages.count_gflops import costs
+    from epg.evaluation.costs import costs
 
     show_metrics(costs(load_recipe(recipe, parse_overrides(settings or []))))
 

@@ -161,7 +161,7 @@ def doctor(
 
 
 @with_examples(
-    "docker run --rm --read-only epg-train:0.1.0 epg health --load",
+    "docker run --rm --read-only epg-train:0.2.0 epg health --load",
 )
 def health(
     load: Annotated[

@@ -62,13 +62,12 @@ def _drops(value: Any) -> Any:
 
 def _bounds(bounds: dict[Any, float]) -> dict[Any, float]:
     if "min" in bounds and "max" in bounds and bounds["min"] > bounds["max"]:
-        raise ValueError("min must not exceed max: nothing would pass")
+        raise ValueError("min must not exceed max, no value is both")
     return bounds
 
 
 _TwoItems = Field(min_length=2, max_length=2)
 
-Int = Annotated[int, BeforeValidator(_integral)]
 Positive = Annotated[int, BeforeValidator(_integral), Field(ge=1)]
 Natural = Annotated[int, BeforeValidator(_integral), Field(ge=0)]
 AtLeastTwo = Annotated[int, BeforeValidator(_integral), Field(ge=2)]

@@ -2,7 +2,7 @@
 
 numpy only. A shard is read whole, checked against the manifest's SHA-256, and decoded into one
 array; nothing of an altered shard is ever used. Shards are permuted in each epoch and loaded in
-groups of `group_shards` (one group ahead, in a thread); samples are permuted within a group.
+groups of bounded size (one group ahead, in a thread); samples are permuted within a group.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from epg.errors import UserError
 from epg.store.base import Store
 
 _PIECE = 1024 * 1024
-_IN_MEMORY_BYTES = 1024**3
+_WINDOW_BYTES = 1024**3
 
 
 class Batch(NamedTuple):
@@ -54,10 +54,11 @@ class ShardReader:
         store: the run's store; the manifest's keys are relative to it.
         manifest: the data set.
         split: `train` or `held-out`.
-        group_shards: shards that are held in memory and mixed together (twice that many for a
-            moment, since the next group is read ahead). It is part of the order.
-        in_memory_bytes: a split that is smaller when decoded stays in memory after the first
-            reading. It has no influence on the order.
+        window_bytes: how much decoded data is held. A split that fits stays in memory after the
+            first reading. Of a larger one two groups are held, the one that is mixed and the next
+            one: each has as many shards as fit into half the window, and at least one. So memory
+            is bounded by `window_bytes`, or by two shards where those are larger, and one encoded
+            shard on its way. It is part of the order.
 
     Raises:
         UserError: unknown or empty split.
@@ -69,8 +70,7 @@ class ShardReader:
         manifest: Manifest,
         split: str,
         *,
-        group_shards: int = 8,
-        in_memory_bytes: int = _IN_MEMORY_BYTES,
+        window_bytes: int = _WINDOW_BYTES,
     ) -> None:
         self.store = store
         self.manifest = manifest
@@ -80,10 +80,11 @@ class ShardReader:
         if not self.num_samples:
             raise UserError(f"the split {split!r} of {manifest.source} has no samples")
         self.shape = (manifest.image_size, manifest.image_size, manifest.channels)
-        self._group_shards = group_shards
+        self._sample_bytes = int(np.prod(self.shape))
+        self._group_bytes = window_bytes // 2
         self._counts = np.array([shard.num_samples for shard in self.shards], np.int64)
         self._offsets = np.concatenate([[0], np.cumsum(self._counts)])
-        self._keep = self.num_samples * int(np.prod(self.shape)) <= in_memory_bytes
+        self._keep = self.num_samples * self._sample_bytes <= window_bytes
         self._kept: _Arrays | None = None
 
     def load(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -111,8 +112,9 @@ class ShardReader:
     ) -> Generator[Batch, None, None]:
         """Yield shuffled batches without end; each id occurs exactly once per epoch.
 
-        Batches cross the borders of groups and epochs. The k-th batch depends on (seed,
-        batch_size, k) alone; starting at `start_step` loads no group before its own.
+        Batches cross the borders of groups and epochs. The k-th batch depends on (manifest,
+        window, seed, batch_size, k) alone, not on the number of ranks; starting at `start_step`
+        loads no group before its own.
 
         Args:
             batch_size: samples of a step over all ranks.
@@ -145,6 +147,7 @@ class ShardReader:
             filled = 0
             while filled < local:
                 while first + filled >= group.start + len(group.ids):
+                    del arrays  # now: asking for the next group starts reading the one after it
                     group, arrays = next(loaded)
                 begin = first + filled - group.start
                 chosen = slice(begin, begin + local - filled)
@@ -161,19 +164,30 @@ class ShardReader:
         """Yield the groups of the endless stream, beginning with the one that holds `position`."""
         epoch = position // self.num_samples
         while True:
-            shard_order = permutation(len(self.shards), seed, epoch, 0)
             start = epoch * self.num_samples
-            for first in range(0, len(self.shards), self._group_shards):
-                shards = [int(i) for i in shard_order[first : first + self._group_shards]]
+            for number, shards in enumerate(self._shard_groups(seed, epoch)):
                 count = int(self._counts[shards].sum())
                 if start + count > position:
-                    rows = permutation(count, seed, epoch, 1, first // self._group_shards)
+                    rows = permutation(count, seed, epoch, 1, number)
                     ids = np.concatenate(
                         [np.arange(self._offsets[i], self._offsets[i + 1]) for i in shards]
                     )
                     yield _Group(start, shards, ids[rows], rows)
                 start += count
             epoch += 1
+
+    def _shard_groups(self, seed: int, epoch: int) -> Iterator[list[int]]:
+        """Yield the epoch's shards in their order, as many at a time as half the window holds."""
+        group: list[int] = []
+        size = 0
+        for index in permutation(len(self.shards), seed, epoch, 0).tolist():
+            added = int(self._counts[index]) * self._sample_bytes
+            if group and size + added > self._group_bytes:
+                yield group
+                group, size = [], 0
+            group.append(index)
+            size += added
+        yield group
 
     def _loaded_groups(self, seed: int, position: int) -> Iterator[tuple[_Group, _Arrays]]:
         if self._keep:

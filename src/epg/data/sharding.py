@@ -8,12 +8,12 @@ last.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import tempfile
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ from epg.data.settings import ImageSettings
 from epg.data.shard_format import END, encode_sample, sample_key
 from epg.data.sources.base import BadImageError, Image, Item, Source
 from epg.errors import UserError
-from epg.machine import available_cores
 from epg.store.base import ObjectNotFound, Store
 
 MANIFEST_NAME = "manifest.json"
@@ -85,9 +84,8 @@ def write_shards(
     shards = list(_plan(source, config.samples_per_shard, seed))
     writer = _Writer(source, config, store, on_progress)
     parts: dict[str, list[_Part]] = {split: [] for split in SPLITS}
-    with writer, source.decoding():
-        for split, number, items in shards:
-            parts[split].append(writer.reuse_or_write(_shard_key(prefix, split, number), items))
+    for split, number, items in shards:
+        parts[split].append(writer.reuse_or_write(_shard_key(prefix, split, number), items))
     manifest = _manifest(source, config, parts)
     store.put_bytes(f"{prefix}/{MANIFEST_NAME}", manifest.to_json())
     for split, number, _ in shards:
@@ -113,7 +111,7 @@ def _note_key(shard_key: str) -> str:
 
 
 class _Writer:
-    """Writes one shard after another; its images are decoded by a few threads."""
+    """Writes one shard after another, and counts what cannot be used."""
 
     def __init__(
         self, source: Source, config: ImageSettings, store: Store, on_progress: Progress | None
@@ -122,15 +120,6 @@ class _Writer:
         self._total, self._on_progress = len(source.items), on_progress
         self._done = 0
         self._bad: list[tuple[str, str, str]] = []
-        self._threads = min(available_cores(), 32)
-        self._pool = ThreadPoolExecutor(self._threads, "decode") if source.parallel else None
-
-    def __enter__(self) -> _Writer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
 
     def reuse_or_write(self, key: str, items: list[Item]) -> _Part:
         """Return what is known of a shard after making sure that it is in the store."""
@@ -140,7 +129,7 @@ class _Writer:
         else:
             self._done += part.num_items
             for bad in part.skipped:
-                self._count_bad(bad, iter(()))
+                self._count_bad(bad, ())
         self._report()
         return part
 
@@ -164,8 +153,8 @@ class _Writer:
         converted: Counter[str] = Counter()
         with tempfile.TemporaryDirectory(prefix="epg-shard-") as folder:
             file = HashedFile(Path(folder) / "shard.tar")
-            with file:
-                for item, image in self._usable(items, part):
+            with file, contextlib.closing(self._usable(items, part)) as usable:
+                for item, image in usable:
                     name = sample_key(item.split, item.label, item.number)
                     file.write(encode_sample(name, image.pixels, item.label))
                     counts[item.label] += 1
@@ -178,46 +167,24 @@ class _Writer:
         self._store.put_bytes(_note_key(key), part.to_json())
         return part
 
-    def _usable(self, items: list[Item], part: _Part) -> Iterator[tuple[Item, Image]]:
+    def _usable(self, items: list[Item], part: _Part) -> Generator[tuple[Item, Image], None, None]:
         """Yield the usable images in order; note the others in `part`. Raises `UserError`."""
-        results = self._results(items)
-        for item, result in results:
-            self._done += 1
-            if isinstance(result, BadImageError):
-                bad = (item.name, result.reason, str(result))
-                part.skipped.append(bad)
-                self._count_bad(bad, results)
-            else:
-                yield item, result
-            if self._done % 64 == 0:
-                self._report()
-
-    def _results(self, items: list[Item]) -> Iterator[tuple[Item, Image | BadImageError]]:
-        """Yield each item with its image, or with what is wrong with it, in order."""
-        if self._pool is None:
-            for item in items:
-                yield item, self._load(item)
-            return
-        waiting: deque[tuple[Item, Future[Image | BadImageError]]] = deque()
-        for item in items:
-            waiting.append((item, self._pool.submit(self._load, item)))
-            if len(waiting) >= 4 * self._threads:  # bounds the memory of decoded images
-                first, future = waiting.popleft()
-                yield first, future.result()
-        while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result()
-
-    def _load(self, item: Item) -> Image | BadImageError:
-        try:
-            return self._source.load(item)
-        except BadImageError as bad:
-            return bad
+        with contextlib.closing(self._source.read(items)) as results:
+            for item, result in results:
+                self._done += 1
+                if isinstance(result, BadImageError):
+                    bad = (item.name, result.reason, str(result))
+                    part.skipped.append(bad)
+                    self._count_bad(bad, results)
+                else:
+                    yield item, result
+                if self._done % 64 == 0:
+                    self._report()
 
     def _count_bad(
         self,
         bad: tuple[str, str, str],
-        following: Iterator[tuple[Item, Image | BadImageError]],
+        following: Iterable[tuple[Item, Image | BadImageError]],
     ) -> None:
         """Count a bad image. Raises `UserError` when there are too many, after a look further."""
         self._bad.append(bad)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from epg import __version__
 from epg.config.comparison import differences
 from epg.errors import UserError
 from epg.runs.record import (
@@ -50,34 +51,40 @@ def perform(
         always: never reuse.
 
     Raises:
-        UserError: a training stage would replace a result that was made with other settings (its
-            work is worth hours), or somebody else is at this stage of this run.
+        UserError: a training stage would replace a result that was made with other settings or of
+            other data (its work is worth hours), or somebody else is at this stage of this run.
     """
     reporter = StageReporter(stage.name)
-    digest = fingerprint(stage.name, config, inputs)
-    record = None if always else _earlier(run, stage, config, digest)
+    record = None if always else _earlier(run, stage, config, inputs)
     if record is None:
         owner = f"stage {stage.name} of run {run.name}"
         with Lease(run.store, f"leases/{stage.name}", owner) as lease:
             # Whoever held the lease until now may have done the work.
-            record = None if always else _earlier(run, stage, config, digest)
+            record = None if always else _earlier(run, stage, config, inputs)
             if record is None:
-                begun = _Begun(stage, digest, config, inputs)
+                begun = _Begun(stage, config, inputs)
                 return begun.work(run, reporter, work, lease)
+    if record.versions.get("epg") != __version__:
+        reporter.warning(f"made by epg {record.versions.get('epg')}, and kept")
     reporter.reused(record.finished)
     return record
 
 
 def _earlier(
-    run: Run, stage: Stage, config: dict[str, Any], digest: str
+    run: Run, stage: Stage, config: dict[str, Any], inputs: dict[str, str]
 ) -> StageRecord | None:
-    """Return an earlier result that still holds, or None. Raises `UserError` as `perform`."""
+    """Return an earlier result that still holds, or None. Raises `UserError` as `perform`.
+
+    What was trained holds whatever version of epg has trained it; all else is made anew.
+    """
     record = load_record(run, stage.name)
     if record is not None:
-        if record.fingerprint == digest and outputs_exist(run, record):
+        training = stage.kind == "training"
+        if training and (record.config != config or record.inputs != inputs):
+            raise changed_error(run, record, config, inputs)
+        same = training or record.fingerprint == fingerprint(stage.name, config, inputs)
+        if same and outputs_exist(run, record):
             return record
-        if stage.kind == "training" and record.config != config:
-            raise changed_error(run, stage.name, record.config, config)
     if stage.kind == "training" and os.environ.get("EPG_REUSE_ONLY") == "1":
         raise UserError(
             f"stage {stage.name!r} of run {run.name!r} has no result for this recipe in "
@@ -92,7 +99,6 @@ class _Begun:
     """A stage that has no result yet, and what its result will depend on."""
 
     stage: Stage
-    digest: str
     config: dict[str, Any]
     inputs: dict[str, str]
 
@@ -126,7 +132,7 @@ class _Begun:
     def _record(self, outputs: Outputs, started: datetime, finished: datetime) -> StageRecord:
         return StageRecord(
             stage=self.stage.name,
-            fingerprint=self.digest,
+            fingerprint=fingerprint(self.stage.name, self.config, self.inputs),
             config=self.config,
             inputs=self.inputs,
             outputs=outputs.stored,
@@ -152,11 +158,28 @@ class _Begun:
 
 
 def changed_error(
-    run: Run, stage: str, old: Mapping[str, Any], new: Mapping[str, Any]
+    run: Run,
+    record: StageRecord,
+    config: Mapping[str, Any],
+    inputs: Mapping[str, str] | None = None,
 ) -> UserError:
-    """Build the refusal to train on, or over, what was made with other settings."""
-    listed = "; ".join(differences(old, new)) or "another version of epg"
+    """Build the refusal to train on, or over, what was made otherwise.
+
+    Args:
+        run: the run.
+        record: of the earlier result.
+        config: the settings now.
+        inputs: digests of what is read now, where that is known.
+    """
+    listed = differences(record.config, config)
+    if inputs is not None:
+        names = sorted({*record.inputs, *inputs})
+        other = [name for name in names if record.inputs.get(name) != inputs.get(name)]
+        listed += [f"what it is made from has changed: {name}" for name in other]
+    made_by = record.versions.get("epg")
+    by = f" by epg {made_by}" if made_by != __version__ else ""
     return UserError(
-        f"run {run.name!r} has results of {stage!r} made with other settings ({listed}): "
-        f"choose another --run-name, or throw them away with `--from {stage}`"
+        f"run {run.name!r} has results of {record.stage!r} made{by} with other settings "
+        f"({'; '.join(listed)}): choose another --run-name, or throw them away with "
+        f"`--from {record.stage}`"
     )

@@ -131,7 +131,9 @@ def _succeeded(plan: RunPlan, seconds: float) -> None:
         console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
         with console.capture() as captured:
             console.print(table)
-        _say("\n" + "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n")
+        _say(
+            "\n" + "\n".join(line.rstrip() for line in captured.get().rstrip().splitlines()) + "\n"
+        )
     for line in results.model_lines(plan.run, plan.stages):
         _say(line)
     page = results.report_path(plan.run, plan.folder)

@@ -2,56 +2,15 @@
 
 from __future__ import annotations
 
-from epg.config.recipe import Recipe
+from epg.evaluation.costs import costs
 from epg.runs.entry import Component
 from epg.runs.perform import perform
 from epg.runs.record import Outputs, StageRecord
 from epg.runs.run import Run
-from epg.stages.catalog import OBJECTIVES, STAGES
+from epg.stages.catalog import STAGES
 from epg.telemetry.progress import StageReporter
 
 STAGE = STAGES["count-gflops"]
-
-
-def costs(recipe: Recipe) -> dict[str, float | int]:
-    """Return parameters, GMACs, GFLOPs and evaluations per image of a recipe's models.
-
-    One multiply-accumulate is one MAC and two FLOPs. `gmacs_without_attention` is of the linear
-    layers alone; `gmacs_paper` adds 5 per LayerNorm element, as the paper does. Products per image
-    are in TMACs.
-    """
-    from epg.diffusion.plan import evaluations, sampling_steps
-    from epg.model.flops import (
-        encoder_cost,
-        encoder_parameters,
-        generator_cost,
-        generator_parameters,
-        projector_cost,
-        projector_parameters,
-    )
-
-    arguments, projector = recipe.generator_arguments(), recipe.projector_arguments()
-    encoder, generator = encoder_cost(arguments["encoder"]), generator_cost(arguments)
-    nfe = {
-        objective: evaluations(sampling_steps(recipe.sampling(objective)))
-        for objective in OBJECTIVES
-    }
-    return {
-        "parameters_encoder": encoder_parameters(arguments["encoder"]),
-        "parameters_projector": projector_parameters(projector),
-        "parameters_generator": generator_parameters(arguments),
-        "gmacs_encoder": encoder.gmacs,
-        "gmacs_projector": projector_cost(projector).gmacs,
-        "gmacs": generator.gmacs,
-        "gmacs_without_attention": generator.gmacs_without_attention,
-        "gmacs_paper": generator.gmacs_paper,
-        "gflops": generator.gflops,
-        **{f"nfe_{objective}": count for objective, count in nfe.items()},
-        **{
-            f"tmacs_per_image_{objective}": generator.gmacs * count / 1e3
-            for objective, count in nfe.items()
-        },
-    }
 
 
 def count_gflops(run: Run) -> StageRecord:

@@ -13,13 +13,13 @@ import numpy as np
 
 from epg.data.manifest import Manifest
 from epg.evaluation.checks import check_evaluation
+from epg.evaluation.costs import costs
 from epg.runs.entry import Component
 from epg.runs.handover import HandOver
 from epg.runs.perform import perform
 from epg.runs.record import Outputs, StageRecord, require_record
 from epg.runs.run import Run
 from epg.stages.catalog import find_stage
-from epg.stages.count_gflops import costs
 from epg.stages.inputs import stored_manifest, stored_output
 from epg.stages.settings import evaluation_config
 from epg.telemetry.progress import StageReporter

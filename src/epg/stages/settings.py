@@ -60,4 +60,4 @@ def check_unchanged(run: Run) -> None:
         record = load_record(run, stage.name)
         config = training_config(run.recipe, stage.name)
         if record is not None and record.config != config:
-            raise changed_error(run, stage.name, record.config, config)
+            raise changed_error(run, record, config)

@@ -88,7 +88,7 @@ def _sharded_elsewhere(run: Run, config: dict[str, Any], missing: UserError) -> 
             f"... --run-name {run.name} --store ...` (docs/run-on-a-cluster.md)"
         ) from missing
     if record.config != config:
-        raise changed_error(run, STAGE.name, record.config, config) from missing
+        raise changed_error(run, record, config) from missing
     reporter = StageReporter(STAGE.name)
     reporter.message(f"{run.recipe.data.source} is not here: the shards made of it are used")
     reporter.reused(record.finished)

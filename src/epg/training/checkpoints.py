@@ -32,6 +32,7 @@ FORMAT = 2
 _FOLDER = re.compile(r"^(step-(\d{9})\.[0-9a-f]{8})/")
 _MANIFEST = "manifest.json"
 _SERIES = "series.jsonl"
+_KEPT = 2  # whole checkpoints
 _FILE_BYTES = 256 * 1024**2
 
 #: Gives the tensors that a checkpoint is copied into, by name; called once there is a whole one.
@@ -56,7 +57,6 @@ class Checkpoints:
         inputs: dict[str, str],
         scratch: Path,
         *,
-        keep: int = 2,
         file_bytes: int = _FILE_BYTES,
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
@@ -67,7 +67,6 @@ class Checkpoints:
             config: what a checkpoint must have been made with; `inputs` likewise.
             inputs: digests of what is read.
             scratch: local folder for one file on its way.
-            keep: how many whole checkpoints are kept.
             file_bytes: size of a file of tensors; a larger tensor has a file of its own.
             warn: hears why a checkpoint is passed over.
         """
@@ -75,12 +74,11 @@ class Checkpoints:
         self._config = config
         self._inputs = inputs
         self._scratch = scratch
-        self._keep = keep
         self._file_bytes = file_bytes
         self._warn = warn
 
     def save(self, step: int, tensors: dict[str, Tensor], series: list[dict[str, Any]]) -> None:
-        """Store a complete checkpoint, then remove all but the newest `keep`."""
+        """Store a complete checkpoint, then remove all but the newest two."""
         folder = f"step-{step:09d}.{secrets.token_hex(4)}"
         files = {}
         for number, names in enumerate(self._groups(tensors)):
@@ -227,7 +225,7 @@ class Checkpoints:
 
     def _sweep(self) -> None:
         """Remove torn folders and all but the newest whole ones."""
-        kept = set(self._complete()[: self._keep])
+        kept = set(self._complete()[:_KEPT])
         for folder in self._folders():
             if folder not in kept:
                 # The manifest goes first: from then on nobody takes the folder for whole.

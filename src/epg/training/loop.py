@@ -139,17 +139,19 @@ def train(
     def state() -> dict[str, Tensor]:
         return {**objective.state(), **optimizer_tensors(objective.network, optimizer)}
 
-    def save(step: int) -> None:
-        if world.rank == 0:  # all ranks hold the same
-            checkpoints.save(step, state(), series)
-        saved_at.value = time.monotonic()
-        watch.measured(checkpoint_time=time.time())
-
     checkpoint = checkpoints.restore(state)
     start, series = (checkpoint.step, checkpoint.series) if checkpoint else (0, [])
     if checkpoint:
         watch.message(f"going on from the checkpoint at step {start}")
-    saved_at = _Clock(time.monotonic())
+    saved_at = time.monotonic()
+
+    def save(step: int) -> None:
+        nonlocal saved_at
+        if world.rank == 0:  # all ranks hold the same
+            checkpoints.save(step, state(), series)
+        saved_at = time.monotonic()
+        watch.measured(checkpoint_time=time.time())
+
     warned = False
     meter = _Meter(config, start)
     iterator = batches(start)
@@ -170,7 +172,7 @@ def train(
                 save(step + 1)
                 watch.message(f"stopped at step {step + 1}, checkpoint saved")
                 raise SystemExit(128 + stopper.signal_number)
-            due = time.monotonic() - saved_at.value >= config.checkpoint_every_seconds
+            due = time.monotonic() - saved_at >= config.checkpoint_every_seconds
             if due and step + 1 < config.steps:
                 save(step + 1)
     return series
@@ -236,11 +238,6 @@ def _step(
         **values,
         "learning_rate": learning_rate,
     }
-
-
-@dataclass
-class _Clock:
-    value: float
 
 
 class _Meter:

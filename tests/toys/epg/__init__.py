@@ -9,4 +9,4 @@ from pathlib import Path
 
 _REAL = Path(__file__).resolve().parents[3] / "src" / "epg"
 __path__.append(str(_REAL))
-__version__ = "0.1.0"
+__version__ = "0.2.0"

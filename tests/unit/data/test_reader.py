@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from itertools import islice
+import weakref
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,8 @@ def small_set(shard_sizes: list[int]) -> tuple[Any, Manifest]:
 
 
 sizes = st.lists(st.integers(1, 9), min_size=1, max_size=7)
-readers = {"in_memory_bytes": st.sampled_from([0, 10**9]), "group_shards": st.integers(1, 4)}
+#: A sample has 4 bytes: from one shard a group, over a few, to the whole split in memory.
+readers = {"window_bytes": st.sampled_from([0, 40, 80, 160, 10**9])}
 
 
 def test_permutation_is_frozen():
@@ -102,7 +104,7 @@ def test_resume_and_ranks_give_the_uninterrupted_order(
 ):
     store, manifest = small_set(shard_sizes)
     batch_size = per_rank * world_size
-    whole = ShardReader(store, manifest, "train", group_shards=options["group_shards"])
+    whole = ShardReader(store, manifest, "train", **options)
     expected = list(islice(whole.batches(batch_size, seed), start, start + 3))
     ranks = [
         ShardReader(store, manifest, "train", **options).batches(
@@ -131,20 +133,48 @@ def test_order_depends_on_seed_and_epoch():
 
 def test_start_reads_no_shard_before_its_group():
     store, manifest = small_set([4] * 6)
-    reader = ShardReader(store, manifest, "train", group_shards=2, in_memory_bytes=0)
+    reader = ShardReader(store, manifest, "train", window_bytes=2 * 2 * 16)
     batches = reader.batches(4, 0, start_step=4 + 6 * 1000)  # the last group of an epoch
     next(batches)
     batches.close()
     assert len(store.opened) <= 4  # its own group, and the next one ahead
 
 
-def test_memory_holds_two_groups_and_no_more():
-    store, manifest = small_set([4] * 6)
-    reader = ShardReader(store, manifest, "train", group_shards=1, in_memory_bytes=0)
-    batches = reader.batches(2, 0)
-    next(batches)
-    batches.close()
-    assert len(store.opened) <= 2
+@hypothesis_settings(max_examples=40)
+@given(sizes, st.integers(0, 200), st.integers(0, 5))
+def test_memory_holds_two_groups_within_the_window(shard_sizes, window_bytes, seed):
+    held: list[int] = []  # bytes of each group that was loaded
+    groups_alive: list[weakref.ref] = []
+
+    class Spy(ShardReader):
+        def _load_shards(self, indices):
+            assert sum(group() is not None for group in groups_alive) <= 1
+            arrays = super()._load_shards(indices)
+            held.append(arrays.images.nbytes)
+            groups_alive.append(weakref.ref(arrays.images))
+            return arrays
+
+    reader = Spy(*small_set(shard_sizes), "train", window_bytes=window_bytes)
+    list(islice(reader.batches(3, seed), 40))
+    largest = 4 * max(shard_sizes)
+    if 4 * sum(shard_sizes) <= window_bytes:
+        assert held == [4 * sum(shard_sizes)]
+    else:
+        assert all(size <= max(window_bytes // 2, largest) for size in held)
+        # No group could have taken the shard after it: a group is as large as it may be.
+        for epoch in range(3):
+            groups = list(reader._shard_groups(seed, epoch))
+            assert sorted(i for group in groups for i in group) == list(range(len(shard_sizes)))
+            for group, following in pairwise(groups):
+                together = 4 * sum(shard_sizes[i] for i in [*group, following[0]])
+                assert together > window_bytes // 2
+
+
+def test_the_order_of_the_digits_is_frozen(digits):
+    # A run that is resumed must go on in the same order; the window's default is part of it.
+    store, manifest = digits
+    batch = next(ShardReader(store, manifest, "train").batches(8, 0))
+    assert batch.ids.tolist() == [427, 1424, 1283, 1163, 442, 617, 883, 115]
 
 
 def test_small_splits_are_read_once():

@@ -21,6 +21,7 @@ from epg.data.shard_format import (
 
 IMAGE = np.arange(64, dtype=np.uint8).reshape(8, 8, 1)
 SHAPE = (8, 8, 1)
+REFUSED = r"no array uint8 \(8, 8, 1\) as epg writes it"
 
 
 def foreign_tar(*infos: tarfile.TarInfo, kind: int = tarfile.USTAR_FORMAT) -> bytes:
@@ -51,11 +52,19 @@ def test_pythons_tarfile_and_numpy_read_it():
         assert label.read() == b"3"
 
 
-def test_header_is_numpys_own():
-    stream = io.BytesIO()
-    np.lib.format.write_array(stream, np.zeros((256, 256, 3), np.uint8), version=(1, 0))
-    header = stream.getvalue()[: -256 * 256 * 3]
-    assert npy_header((256, 256, 3)) == header
+@pytest.mark.parametrize("shape", [(8, 8, 1), (256, 256, 3), (65536, 65536, 3)])
+def test_array_headers_are_frozen(shape):
+    # numpy has padded them in more than one way; shards in a bucket have this one.
+    text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    assert npy_header(shape) == b"\x93NUMPY\x01\x00v\x00" + text.ljust(117) + b"\n"
+
+
+def test_tar_headers_are_the_standard_librarys_but_for_the_device_fields():
+    data = bytearray(encode_sample("train/0-1", IMAGE, 1)[:512])
+    info = entry("train/0-1.npy", size=192)
+    data[329:345] = bytes(16)
+    data[148:156] = b"%06o\0 " % (sum(data) - sum(data[148:156]) + 8 * 32)
+    assert bytes(data) == info.tobuf(tarfile.USTAR_FORMAT)
 
 
 @given(
@@ -154,13 +163,13 @@ def numpy_file(array: np.ndarray, version: tuple[int, int] = (1, 0)) -> memoryvi
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (memoryview(b""), "no numpy array"),
-        (memoryview(b"\x89PNG\r\n\x1a\n" + bytes(200)), "no numpy array"),
-        (numpy_file(np.array([print], dtype=object)), "an array object"),
-        (numpy_file(IMAGE.astype(np.float32)), "an array float32"),
-        (numpy_file(np.zeros((8, 8, 3), np.uint8)), r"expected uint8 \(8, 8, 1\)"),
-        (numpy_file(np.asfortranarray(np.zeros((8, 8, 1), np.uint8))), "expected uint8"),
-        (numpy_file(IMAGE, (2, 0)), "format 1.0 expected"),
+        (memoryview(b""), REFUSED),
+        (memoryview(b"\x89PNG\r\n\x1a\n" + bytes(200)), REFUSED),
+        (numpy_file(np.array([print], dtype=object)), REFUSED),
+        (numpy_file(IMAGE.astype(np.float32)), REFUSED),
+        (numpy_file(np.zeros((8, 8, 3), np.uint8)), REFUSED),
+        (numpy_file(np.asfortranarray(np.zeros((8, 8, 1), np.uint8))), REFUSED),
+        (numpy_file(IMAGE, (2, 0)), REFUSED),
         (numpy_file(IMAGE)[:-1], "63 bytes of pixels, expected 64"),
         (memoryview(npy_header(SHAPE) + bytes(65)), "65 bytes of pixels, expected 64"),
     ],
@@ -168,12 +177,6 @@ def numpy_file(array: np.ndarray, version: tuple[int, int] = (1, 0)) -> memoryvi
 def test_other_arrays_are_refused(content, message):
     with pytest.raises(ShardError, match=message):
         decode_pixels(content, SHAPE)
-
-
-def test_shorter_header_of_another_writer_is_read():
-    text = b"{'shape': (8, 8, 1), 'descr': '|u1', 'fortran_order': False}\n"
-    data = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + IMAGE.tobytes()
-    assert np.array_equal(decode_pixels(memoryview(data), SHAPE), IMAGE)
 
 
 @pytest.mark.parametrize("text", [b"", b"10", b"-1", b"1.0", b" 1", b"1\n", b"x", b"9" * 30])

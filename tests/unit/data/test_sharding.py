@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
@@ -11,8 +12,8 @@ from PIL import Image
 from epg.data.manifest import Manifest
 from epg.data.reader import ShardReader
 from epg.data.sharding import write_shards
-from epg.data.sources import base, open_source
-from epg.data.sources.base import Item, Source
+from epg.data.sources import Item, Source, open_source
+from epg.data.sources.base import Reading
 from epg.errors import UserError
 from epg.store import open_store
 
@@ -53,6 +54,20 @@ def test_bytes_are_frozen(digits):
     )
 
 
+def test_bytes_of_a_folder_are_frozen(settings, photos, store):
+    Image.new("L", (9, 9), 7).save(photos / "apple" / "grey.png")
+    (photos / "apple" / "zero.jpg").write_bytes(b"")
+    config = folder_settings(settings, max_bad_fraction=0.3)
+    manifest = write_shards(open_source(f"folder:{photos}", config, 0), config, 0, store, "s")
+    shards = [*manifest.shards("train"), *manifest.shards("held-out")]
+    assert [(shard.num_samples, shard.sha256) for shard in shards] == [
+        (4, "8ba76fb914f4176cfa3388f518ca8f73f2b2201f7d149492cae9592812619141"),
+        (4, "89f75189f8614f1246f65ed7f4df53d6f43c49b93d61dcbe447c80e676d651b8"),
+        (2, "0ddbd0009051efaf832d17c58f2a3e5cfb6f2b3a7b1aaa9d27e8a5cef806e5a0"),
+        (3, "a22a8ae71f4a2d096244fb3d86fb26965e20a69de55af5feee243d9ba199f773"),
+    ]
+
+
 def test_shards_mix_the_classes(digits):
     store, manifest = digits
     _, labels = ShardReader(store, manifest, "train").load()
@@ -89,15 +104,16 @@ class StopAfter:
     """A source that is interrupted once it has given so many images."""
 
     def __init__(self, source: Source, images: int) -> None:
-        self.spec, self.parallel, self.decoding = source.spec, source.parallel, source.decoding
-        self.classes, self.items, self.ignored = source.classes, source.items, source.ignored
+        self.spec, self.classes = source.spec, source.classes
+        self.items, self.ignored = source.items, source.ignored
         self._source, self.left, self.given = source, images, 0
 
-    def load(self, item: Item) -> base.Image:
-        if self.given == self.left:
-            raise KeyboardInterrupt
-        self.given += 1
-        return self._source.load(item)
+    def read(self, items: Iterable[Item]) -> Reading:
+        for pair in self._source.read(items):
+            if self.given == self.left:
+                raise KeyboardInterrupt
+            self.given += 1
+            yield pair
 
 
 @pytest.mark.parametrize("images", [0, 1, 299, 300, 301, 1000, 1796])
@@ -175,7 +191,9 @@ def test_conversions_and_bad_images_are_counted(settings, photos, store):
 def test_threads_change_nothing(settings, photos, tmp_path, monkeypatch):
     config = folder_settings(settings)
     for threads in (1, 7):
-        monkeypatch.setattr("epg.data.sharding.available_cores", lambda threads=threads: threads)
+        monkeypatch.setattr(
+            "epg.data.sources.folder.available_cores", lambda threads=threads: threads
+        )
         source = open_source(f"folder:{photos}", config, 0)
         write_shards(source, config, 0, open_store(str(tmp_path / str(threads))), "s")
     assert content(tmp_path / "1") == content(tmp_path / "7")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -9,15 +10,33 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image as PilImage
 
-from epg.data.sources import absolute_spec, count_classes, open_source, source_digest
+from epg.config.recipe import DataConfig
+from epg.data.sources import (
+    SCHEMES,
+    BadImageError,
+    Image,
+    absolute_spec,
+    count_classes,
+    open_source,
+    source_digest,
+)
 from epg.data.sources.base import stratified_held_out
 from epg.errors import UserError
 
 
 def folder_settings(settings, **changes):
     return settings(**{"channels": 3, "num_classes": 2, **changes})
+
+
+def image_of(source, item) -> Image:
+    """One image of a source; raises what is wrong with it."""
+    [(same, result)] = source.read([item])
+    assert same == item
+    if isinstance(result, BadImageError):
+        raise result
+    return result
 
 
 def names(source, split: str) -> set[str]:
@@ -32,10 +51,10 @@ def test_digits_are_all_there(settings):
     assert source.classes == [str(i) for i in range(10)]
     assert len(source.items) == 1797
     assert Counter(item.split for item in source.items) == {"train": 1438, "held-out": 359}
-    image = source.load(source.items[0]).pixels
+    image = image_of(source, source.items[0]).pixels
     assert image.shape == (8, 8, 1)
     assert image.dtype == np.uint8
-    values = {int(v) for item in source.items[:50] for v in source.load(item).pixels.ravel()}
+    values = {int(v) for item in source.items[:50] for v in image_of(source, item).pixels.ravel()}
     assert values <= {round(v * 255 / 16) for v in range(17)}
     assert values >= {0, 255}
 
@@ -51,7 +70,7 @@ def test_digits_are_split_by_seed_and_class(settings):
 
 def test_digits_with_three_channels_are_copies(settings):
     grey, colour = (open_source("digits", settings(channels=c), 0) for c in (1, 3))
-    one, three = (s.load(s.items[5]).pixels for s in (grey, colour))
+    one, three = (image_of(s, s.items[5]).pixels for s in (grey, colour))
     assert np.array_equal(three, np.repeat(one, 3, axis=2))
 
 
@@ -83,8 +102,8 @@ def test_folder_is_read_split_and_cropped(settings, photos):
     assert len(names(source, "held-out")) == 2
     for item in source.items:
         colour = (40 * int(Path(item.name).stem), 100 * item.label, 50)
-        assert (source.load(item).pixels == colour).all()
-        assert source.load(item).pixels.shape == (8, 8, 3)
+        assert (image_of(source, item).pixels == colour).all()
+        assert image_of(source, item).pixels.shape == (8, 8, 3)
     assert count_classes(f"folder:{photos}") == 2
     assert count_classes("digits") == 10
 
@@ -100,7 +119,7 @@ def test_train_and_val_folders_are_the_splits(settings, photos, tmp_path, second
     source = open_source(f"folder:{root}", folder_settings(settings), 0)
     assert names(source, "held-out") == {f"{second}/apple/x.png", f"{second}/pear/x.png"}
     assert len(names(source, "train")) == 10
-    assert source.load(source.items[-1]).pixels[0, 0].tolist() == [120, 100, 50]
+    assert image_of(source, source.items[-1]).pixels[0, 0].tolist() == [120, 100, 50]
 
     (root / second / "pear").rename(root / second / "plum")
     message = f"train/ and {second}/ must have the same classes; only one .* 'pear', 'plum'"
@@ -164,14 +183,14 @@ def test_photographs_of_scikit_learn(settings, tmp_path):
     for name, pixels in zip(("china", "flower"), load_sample_images().images, strict=True):
         (tmp_path / name).mkdir()
         for i in range(3):
-            crop = Image.fromarray(pixels[: 300 + 20 * i, 50 * i :])
+            crop = PilImage.fromarray(pixels[: 300 + 20 * i, 50 * i :])
             crop.save(tmp_path / name / f"{i}.jpg", quality=95)
     source = open_source(f"folder:{tmp_path}", folder_settings(settings, image_size=64), seed=0)
     china, flower = (
-        np.mean([source.load(i).pixels for i in source.items if i.label == k], axis=(0, 1, 2))
+        np.mean([image_of(source, i).pixels for i in source.items if i.label == k], axis=(0, 1, 2))
         for k in (0, 1)
     )
-    assert source.load(source.items[0]).pixels.shape == (64, 64, 3)
+    assert image_of(source, source.items[0]).pixels.shape == (64, 64, 3)
     assert china[2] > 100  # the sky is blue
     assert flower[2] < china[2]
 
@@ -182,7 +201,7 @@ def test_photographs_of_scikit_learn(settings, tmp_path):
 def one_file(root: Path, *paths: str) -> None:
     for path in paths:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("L", (9, 9)).save(root / path, "PNG")
+        PilImage.new("L", (9, 9)).save(root / path, "PNG")
 
 
 @pytest.mark.parametrize(
@@ -225,10 +244,31 @@ def test_missing_folder_file_and_unknown_source(tmp_path):
         count_classes(f"folder:{tmp_path / 'nothing'}")
     with pytest.raises(UserError, match="file: not a folder"):
         count_classes(f"folder:{tmp_path / 'file'}")
-    for spec in ("digit", "folder:", "imagenet", ""):
+    for spec in ("digit", "digits:", "digits:x", "folder", "folder:", "imagenet:x", ""):
         message = re.escape(f"data.source is {spec!r}: use digits, or folder:PATH")
         with pytest.raises(UserError, match=message):
             count_classes(spec)
+        with pytest.raises(UserError, match=message):
+            absolute_spec(spec)
+
+
+def test_every_scheme_is_in_the_recipes_description():
+    described = DataConfig.model_fields["source"].description or ""
+    assert all(scheme.USAGE.partition(" ")[0] in described for scheme in SCHEMES.values())
+
+
+def test_images_come_in_the_order_asked_for_and_reading_can_stop(settings, photos):
+    source = open_source(f"folder:{photos}", folder_settings(settings), 0)
+    wanted = [source.items[i] for i in (7, 2, 11, 2)]
+    found = list(source.read(iter(wanted)))
+    assert [item for item, _ in found] == wanted
+    images = [image for _, image in found if isinstance(image, Image)]
+    assert np.array_equal(images[1].pixels, images[3].pixels)
+    reading = source.read(source.items)
+    next(reading)
+    threads = threading.active_count()
+    reading.close()
+    assert threading.active_count() < threads
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
@@ -241,4 +281,4 @@ def test_unreadable_folder(photos):
 def test_colours_where_one_channel_is_wanted(settings, photos):
     source = open_source(f"folder:{photos}", folder_settings(settings, channels=1), 0)
     with pytest.raises(UserError, match=r"has colours, .* use --set data.channels=3"):
-        source.load(source.items[0])
+        image_of(source, source.items[0])

@@ -88,7 +88,7 @@ def test_a_sample_depends_on_its_place_and_not_on_the_batch(objective: str, tmp_
 
 
 def test_evaluations_are_counted(denoising: LoadedGenerator, consistency: LoadedGenerator) -> None:
-    from epg.stages.count_gflops import costs
+    from epg.evaluation.costs import costs
 
     planned = costs(load_recipe("smoke"))["nfe_denoising"]
     assert generate(denoising, LABELS, seed=0, batch_size=5).nfe == planned

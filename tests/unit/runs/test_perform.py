@@ -98,3 +98,58 @@ def test_who_lost_the_lease_writes_no_record(run, monkeypatch):
     with pytest.raises(UserError, match="in use by stage shard of run mine"):
         perform(run, SHARD, work=work, **NOTHING)
     assert load_record(run, "shard") is None
+
+
+def old_record(run: Run, stage: str, **changes) -> None:
+    """Leave the record of a finished stage as version 0.1 wrote it."""
+    record = {
+        "stage": stage,
+        "fingerprint": "0" * 64,
+        "config": {"seed": 0, "pretrain": {"steps": 10, "gone": 3}},
+        "inputs": {"shards": "1" * 64},
+        "outputs": {},
+        "metrics": {"loss": 1.5},
+        "details": {},
+        "started": "2026-01-31T12:00:00+00:00",
+        "finished": "2026-01-31T12:01:00+00:00",
+        "duration_seconds": 60.0,
+        "versions": {"epg": "0.1.0"},
+        "status": "succeeded",
+        **changes,
+    }
+    run.store.put_bytes(f"stages/{stage}.json", json.dumps(record).encode())
+
+
+def fail(reporter, outputs):
+    pytest.fail("worked again")
+
+
+SETTINGS = {"seed": 0, "pretrain": {"steps": 10}}
+DATA = {"shards": "1" * 64}
+
+
+def test_what_an_earlier_version_trained_is_kept(run, capsys):
+    old_record(run, "pretrain", config=SETTINGS)
+    kept = perform(run, STAGES["pretrain"], config=SETTINGS, inputs=DATA, work=fail)
+    assert kept.metrics == {"loss": 1.5}
+    assert "pretrain: warning: made by epg 0.1.0, and kept" in capsys.readouterr().err
+
+
+def test_what_it_trained_otherwise_is_refused_in_one_line(run):
+    old_record(run, "pretrain")
+    with pytest.raises(UserError) as caught:
+        perform(run, STAGES["pretrain"], config=SETTINGS, inputs=DATA, work=fail)
+    assert "by epg 0.1.0 with other settings (pretrain.gone: 3 -> None)" in str(caught.value)
+    assert str(caught.value).endswith("throw them away with `--from pretrain`")
+
+
+def test_other_data_are_named(run):
+    old_record(run, "pretrain", config=SETTINGS)
+    with pytest.raises(UserError, match="what it is made from has changed: shards"):
+        perform(run, STAGES["pretrain"], config=SETTINGS, inputs={"shards": "2" * 64}, work=fail)
+
+
+def test_what_takes_no_training_is_made_anew(run):
+    old_record(run, "gate-denoising", config={}, inputs={})
+    done = perform(run, STAGES["gate-denoising"], work=lambda *_: None, **NOTHING)
+    assert done.versions["epg"] != "0.1.0"

@@ -1,15 +1,14 @@
-"""Where images come from: `digits`, or `folder:PATH` with one sub-folder per class."""
+"""Where images come from: one module per scheme of `data.source`, in one table."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from epg.data.settings import ImageSettings
-from epg.data.sources.base import BadImageError, Image, Item, Source, SourceNotFound
-from epg.data.sources.listing import listing_digest, scan_folder
+from epg.data.sources import digits, folder
+from epg.data.sources.base import BadImageError, Image, Item, Scheme, Source, SourceNotFound
 from epg.errors import UserError
 
 __all__ = [
+    "SCHEMES",
     "BadImageError",
     "Image",
     "Item",
@@ -21,7 +20,8 @@ __all__ = [
     "source_digest",
 ]
 
-_FOLDER = "folder:"
+#: What stands before the colon of `data.source`, and who reads what stands behind it.
+SCHEMES: dict[str, Scheme] = {"digits": digits, "folder": folder}
 
 
 def open_source(spec: str, config: ImageSettings, seed: int = 0) -> Source:
@@ -30,16 +30,8 @@ def open_source(spec: str, config: ImageSettings, seed: int = 0) -> Source:
     Raises:
         UserError: unknown source, unusable folder, or a source that contradicts `config`.
     """
-    # Imported here: a look at a finished stage needs neither scikit-learn nor Pillow.
-    source: Source
-    if spec == "digits":
-        from epg.data.sources.digits import DigitsSource
-
-        source = DigitsSource(config, seed)
-    else:
-        from epg.data.sources.folder import FolderSource
-
-        source = FolderSource(_folder_path(spec), config, seed)
+    scheme, location = _resolve(spec)
+    source = scheme.open(location, config, seed)
     if len(source.classes) != config.num_classes:
         raise UserError(
             f"data.num_classes is {config.num_classes}, but {spec} has {len(source.classes)} "
@@ -48,40 +40,42 @@ def open_source(spec: str, config: ImageSettings, seed: int = 0) -> Source:
     return source
 
 
-def count_classes(spec: str) -> int | None:
+def count_classes(spec: str) -> int:
     """Return the number of classes without opening an image.
 
     Raises:
         UserError: unknown source or unusable folder.
     """
-    if spec == "digits":
-        return 10
-    return len(scan_folder(_folder_path(spec)).classes)
+    scheme, location = _resolve(spec)
+    return scheme.count_classes(location)
 
 
 def source_digest(spec: str) -> str:
     """Return a digest that changes when the data do: names, sizes and times, no content.
 
     Raises:
-        SourceNotFound: the folder does not exist here.
+        SourceNotFound: the source is not on this machine.
         UserError: unknown source or unusable folder.
     """
-    if spec == "digits":
-        return "digits"  # bundled with scikit-learn, unchanged since 1998
-    return listing_digest(scan_folder(_folder_path(spec)))
+    scheme, location = _resolve(spec)
+    return scheme.digest(location)
 
 
 def absolute_spec(spec: str) -> str:
-    """Return `spec` with its folder made absolute, so that it means the same in any process."""
-    if not spec.startswith(_FOLDER) or spec == _FOLDER:
-        return spec
-    return f"{_FOLDER}{_folder_path(spec).absolute()}"
+    """Return `spec` with its folder made absolute, so that it means the same in any process.
+
+    Raises:
+        UserError: unknown source.
+    """
+    scheme, location = _resolve(spec)
+    return f"{spec.partition(':')[0]}:{scheme.absolute(location)}" if location else spec
 
 
-def _folder_path(spec: str) -> Path:
-    path = spec.removeprefix(_FOLDER)
-    if not spec.startswith(_FOLDER) or not path:
-        raise UserError(
-            f"data.source is {spec!r}: use digits, or folder:PATH with one sub-folder per class"
-        )
-    return Path(path).expanduser()
+def _resolve(spec: str) -> tuple[Scheme, str]:
+    """Return a spec's scheme and what stands behind the colon, if its usage has one."""
+    name, colon, location = spec.partition(":")
+    scheme = SCHEMES.get(name)
+    if scheme is None or bool(colon) != (":" in scheme.USAGE) or bool(colon) != bool(location):
+        usages = ", or ".join(each.USAGE for each in SCHEMES.values())
+        raise UserError(f"data.source is {spec!r}: use {usages}")
+    return scheme, location

@@ -1,14 +1,15 @@
-"""What every source offers: a cheap list of items, and one image at a time."""
+"""What every source offers: a cheap list of items, and their images as a stream."""
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Generator, Iterable
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from epg.data.order import permutation
+from epg.data.settings import ImageSettings
 from epg.errors import UserError
 
 
@@ -51,6 +52,10 @@ class SourceNotFound(UserError):  # noqa: N818 - says what it is
     """The source is not on this machine; it may be on another one that has sharded it."""
 
 
+#: Items, each with its image or with what is wrong with it; closed where it is left early.
+Reading = Generator[tuple[Item, Image | BadImageError], None, None]
+
+
 class Source(Protocol):
     """A data set before it is sharded.
 
@@ -59,21 +64,45 @@ class Source(Protocol):
         classes: class names; the position is the label.
         items: all samples, train before held-out, by class and name.
         ignored: files and folders that are not samples, counted by reason.
-        parallel: whether `load` gains from threads.
     """
 
     spec: str
     classes: list[str]
     items: list[Item]
     ignored: dict[str, int]
-    parallel: bool
 
-    def load(self, item: Item) -> Image:
-        """Read one image. Raises `BadImageError`, or `UserError` when the whole set is mistaken."""
+    def read(self, items: Iterable[Item]) -> Reading:
+        """Yield some of the items, in the order given; to be used in the main thread.
+
+        Raises:
+            UserError: the whole set is mistaken.
+        """
         ...
 
-    def decoding(self) -> contextlib.AbstractContextManager[None]:
-        """Return a context to be entered, in the main thread, around calls of `load`."""
+
+class Scheme(Protocol):
+    """A kind of source: a module whose functions take what stands behind the scheme's colon.
+
+    Attributes:
+        USAGE: how to write it, for people; with a colon if something must stand behind one.
+    """
+
+    USAGE: str
+
+    def open(self, location: str, config: ImageSettings, seed: int) -> Source:
+        """Return the source, split by `seed`. Raises `UserError` for an unusable one."""
+        ...
+
+    def count_classes(self, location: str) -> int:
+        """Return the number of classes without opening an image. Raises `UserError`."""
+        ...
+
+    def digest(self, location: str) -> str:
+        """Return a digest that changes when the data do. Raises `SourceNotFound`, `UserError`."""
+        ...
+
+    def absolute(self, location: str) -> str:
+        """Return the location as it must be written in a process with another folder."""
         ...
 
 
@@ -92,22 +121,18 @@ def stratified_held_out(
     return chosen
 
 
-def split_items(
-    names: list[list[str]], held_out: list[NDArray[np.int64]]
-) -> tuple[list[Item], list[int]]:
-    """Return items, train first, and for each its position within its class.
+def split_items(names: list[list[str]], held_out: list[NDArray[np.int64]]) -> list[Item]:
+    """Return items, train first.
 
     Args:
         names: per class, the names of its samples in order.
         held_out: per class, the positions that are held out.
     """
     items: list[Item] = []
-    positions: list[int] = []
     for split in ("train", "held-out"):
         for label, class_names in enumerate(names):
             chosen = set(held_out[label].tolist())
             inside = [i for i in range(len(class_names)) if (i in chosen) == (split == "held-out")]
             for number, position in enumerate(inside):
                 items.append(Item(split, label, number, class_names[position]))
-                positions.append(position)
-    return items, positions
+    return items

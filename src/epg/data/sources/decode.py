@@ -19,6 +19,7 @@ from typing import TextIO
 import numpy as np
 from PIL import Image
 
+from epg.data.sources import base
 from epg.data.sources.base import BadImageError
 from epg.errors import UserError
 
@@ -64,6 +65,18 @@ def decoder_warnings() -> Iterator[None]:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         show, warnings.showwarning = warnings.showwarning, count_or_show
         yield
+
+
+def load_image(path: Path, size: int, channels: int) -> base.Image:
+    """Return a file's image, uint8 [size, size, channels]. Raises `BadImageError`.
+
+    Raises:
+        UserError: one channel is wanted and the image has colours.
+    """
+    image, rules = decode_file(path)
+    image, more = to_channels(image, channels, str(path))
+    pixels = np.asarray(centre_crop(image, size), np.uint8)
+    return base.Image(pixels.reshape(size, size, channels), (*rules, *more))
 
 
 def decode_file(path: Path) -> tuple[Image.Image, tuple[str, ...]]:

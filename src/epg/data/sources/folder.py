@@ -5,15 +5,50 @@ What counts is a file's content, never its extension.
 
 from __future__ import annotations
 
-import contextlib
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
-
 from epg.data.settings import ImageSettings
-from epg.data.sources.base import Image, Item, split_items, stratified_held_out
-from epg.data.sources.decode import centre_crop, decode_file, decoder_warnings, to_channels
-from epg.data.sources.listing import scan_folder
+from epg.data.sources.base import (
+    BadImageError,
+    Image,
+    Item,
+    Reading,
+    Source,
+    split_items,
+    stratified_held_out,
+)
+from epg.data.sources.listing import listing_digest, scan_folder
+from epg.machine import available_cores
+
+USAGE = "folder:PATH with one sub-folder per class"
+_MAX_THREADS = 32
+
+
+def open(location: str, config: ImageSettings, seed: int) -> Source:
+    """Return the folder's images, split by `seed`. Raises `UserError` for an unusable folder."""
+    return FolderSource(_path(location), config, seed)
+
+
+def count_classes(location: str) -> int:
+    """Return the number of sub-folders. Raises `UserError` for an unusable folder."""
+    return len(scan_folder(_path(location)).classes)
+
+
+def digest(location: str) -> str:
+    """Return a digest of names, sizes and times. Raises `SourceNotFound` or `UserError`."""
+    return listing_digest(scan_folder(_path(location)))
+
+
+def absolute(location: str) -> str:
+    """Return the absolute path."""
+    return str(_path(location).absolute())
+
+
+def _path(location: str) -> Path:
+    return Path(location).expanduser()
 
 
 class FolderSource:
@@ -22,8 +57,6 @@ class FolderSource:
     Raises:
         UserError: the folder is missing, empty, or not one sub-folder per class.
     """
-
-    parallel = True
 
     def __init__(self, path: Path, config: ImageSettings, seed: int) -> None:
         listing = scan_folder(path)
@@ -36,7 +69,7 @@ class FolderSource:
             names = [[file.name for file in files] for files in listing.files["all"]]
             sizes = [len(of_class) for of_class in names]
             held_out = stratified_held_out(sizes, config.held_out_fraction, seed)
-            self.items, _ = split_items(names, held_out)
+            self.items = split_items(names, held_out)
         else:
             self.items = [
                 Item(split, label, number, file.name)
@@ -51,18 +84,33 @@ class FolderSource:
         folder = self._folders.get("all") or self._folders[item.split]
         return str((folder / self.classes[item.label] / item.name).relative_to(root))
 
-    def load(self, item: Item) -> Image:
-        """Return one image, uint8 [H, W, C]. Raises `BadImageError`.
+    def read(self, items: Iterable[Item]) -> Reading:
+        """Yield images, each uint8 [H, W, C], decoded by a few threads.
 
         Raises:
-            UserError: the recipe wants one channel and the image has colours.
+            UserError: the recipe wants one channel and an image has colours.
         """
-        image, rules = decode_file(self._root / item.name)
-        image, more = to_channels(image, self._channels, str(self._root / item.name))
-        pixels = np.asarray(centre_crop(image, self._size), np.uint8)
-        shape = (self._size, self._size, self._channels)
-        return Image(pixels.reshape(shape), (*rules, *more))
+        # Imported here: a look at a finished stage needs no Pillow.
+        from epg.data.sources.decode import decoder_warnings, load_image
 
-    def decoding(self) -> contextlib.AbstractContextManager[None]:
-        """Return a context in which Pillow's warnings about bombs and EXIF are errors."""
-        return decoder_warnings()
+        def load(item: Item) -> Image | BadImageError:
+            try:
+                return load_image(self._root / item.name, self._size, self._channels)
+            except BadImageError as bad:
+                return bad
+
+        threads = min(available_cores(), _MAX_THREADS)
+        waiting: deque[tuple[Item, Future[Image | BadImageError]]] = deque()
+        with decoder_warnings(), ThreadPoolExecutor(threads, "decode") as pool:
+            try:
+                for item in items:
+                    waiting.append((item, pool.submit(load, item)))
+                    if len(waiting) >= 4 * threads:  # bounds the memory of decoded images
+                        first, future = waiting.popleft()
+                        yield first, future.result()
+                while waiting:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            finally:
+                for _, future in waiting:
+                    future.cancel()
