@@ -1,0 +1,290 @@
+"""What pre-training is worth on digits: each loss alone, both, and none, equally fine-tuned.
+
+Every variant gets an encoder from stage 1 and fine-tunes it for both objectives, with the same
+budgets: `from scratch` (stage 1's fresh weights of the same seed), `contrastive only`,
+`consistency only`, `both`. A seed stands for all that is random: split, weights, order, noise.
+Judges that no training saw: the SVC on raw pixels and the classifier's features (both trained on
+the training split, never on samples), the held-out digits in the Fréchet distance; beside them a
+logistic regression on the frozen encoder's features, fitted on the training and judged on the
+held-out split.
+
+What differs besides the encoder: consistency fine-tuning has an auxiliary term in the features of
+the stage-1 network, which `from scratch` does not have, so its weight is 0 there. `consistency
+only` leaves the projector, through which the auxiliary term looks, as it was initialised. With
+`--no-auxiliary` the weight is 0 everywhere, and the encoder's weights are all that differs.
+
+A row is written as soon as it is measured, and one that the JSON has is not measured again.
+
+    python benchmarks/digits_ablation.py --output benchmarks/results/digits_ablation.json
+    python benchmarks/digits_ablation.py --steps 400 --seeds 0 1 2 3 4   # 400 steps each
+    python benchmarks/digits_ablation.py --full                          # the recipe's own steps
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from epg.config.comparison import differences
+from epg.config.loading import load_recipe, parse_overrides
+from epg.data.augment import to_float
+from epg.data.reader import ShardReader
+from epg.diffusion.preconditioning import c_in, c_noise, per_image
+from epg.model.encoder import Encoder
+from epg.model.files import load_weights
+from epg.stages.evaluate import evaluate
+from epg.stages.finetune import finetune
+from epg.stages.inputs import stored_encoder, stored_manifest
+from epg.stages.pretrain import pretrain
+from epg.stages.reference_statistics import reference_statistics
+from epg.stages.run import Run
+from epg.stages.shard import shard
+
+Settings = dict[str, Any]
+Row = dict[str, Any]
+
+OBJECTIVES = ("denoising", "consistency")
+SCRATCH = "from scratch"
+#: One step with a rate that changes no float32 weight leaves the fresh weights of the seed.
+UNTRAINED: Settings = {
+    "pretrain.steps": 1,
+    "pretrain.warmup_steps": 0,
+    "pretrain.learning_rate": 1e-30,
+    "consistency.auxiliary_weight": 0.0,
+}
+VARIANTS: dict[str, Settings] = {
+    SCRATCH: UNTRAINED,
+    "contrastive only": {"pretrain.consistency_weight": 0.0},
+    "consistency only": {"pretrain.contrastive_weight": 0.0},
+    "both": {},
+}
+MEASURES = ("svc_agreement", "class_agreement", "frechet_distance", "linear_probe")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where runs lie, and what every run of this benchmark has in common."""
+
+    recipe: str
+    settings: Settings
+    folder: Path
+
+    def run(self, name: str, seed: int, *settings: Settings) -> Run:
+        """Open the run `name` of a seed; later settings win."""
+        merged = dict(self.settings)
+        for more in settings:
+            merged |= more
+        name = f"{name.replace(' ', '-')}-{seed}"
+        return Run.open(self.recipe, merged | {"seed": seed}, str(self.folder), name)
+
+    def copied(self, origin: Run, run: Run) -> Run:
+        """Give a new run all results of another; stages then reuse what still fits."""
+        if not (self.folder / run.name).exists():
+            shutil.copytree(self.folder / origin.name, self.folder / run.name)
+        return run
+
+
+def pretrained(bench: Bench, variant: str, seed: int) -> Run:
+    """Return a run with shards, judges and the encoder of a variant."""
+    judges = bench.run("judges", seed)
+    shard(judges)
+    reference_statistics(judges)
+    run = bench.copied(judges, bench.run(f"encoder {variant}", seed, VARIANTS[variant]))
+    pretrain(run)
+    return run
+
+
+def finetuned(
+    bench: Bench, origin: Run, variant: str, objective: str, seed: int, budget: Settings
+) -> tuple[dict[str, float], float]:
+    """Return the figures of a generator grown from a variant's encoder, and the seconds it took."""
+    run = bench.run(f"{objective} {variant}", seed, VARIANTS[variant], budget)
+    shutil.rmtree(bench.folder / run.name, ignore_errors=True)
+    run = bench.copied(origin, run)
+    begun = time.perf_counter()
+    finetune(run, objective)
+    seconds = time.perf_counter() - begun
+    return evaluate(run, objective).metrics, seconds
+
+
+def linear_probe(run: Run) -> float:
+    """Held-out accuracy of a logistic regression on the frozen encoder's features z."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    with tempfile.TemporaryDirectory() as scratch:
+        path = stored_encoder(run, Path(scratch)) / "encoder.safetensors"
+        tensors, header = load_weights(path, "encoder")
+    encoder = Encoder(**header["arguments"]).eval()
+    encoder.load_state_dict(tensors)
+    recipe, manifest = run.recipe, stored_manifest(run)
+    level = recipe.sigma_shift * recipe.diffusion.sigma_min
+
+    @torch.inference_mode()
+    def described(split: str) -> tuple[np.ndarray, np.ndarray]:
+        images, labels = ShardReader(run.store, manifest, split).load()
+        clean = to_float(torch.tensor(images), recipe.data.mean, recipe.data.std)
+        sigma = torch.full((len(clean),), level, dtype=torch.float64)
+        scaled = per_image(c_in(sigma, recipe.diffusion.sigma_data)) * clean
+        return encoder.features(scaled, c_noise(sigma)).numpy(), labels
+
+    features, labels = described("train")
+    scaler = StandardScaler().fit(features)
+    probe = LogisticRegression(max_iter=2000).fit(scaler.transform(features), labels)
+    features, labels = described("held-out")
+    return float(probe.score(scaler.transform(features), labels))
+
+
+def budgets(bench: Bench, steps: list[int], full: bool) -> Iterator[tuple[str, Settings]]:
+    """Yield the objectives with the settings of each budget."""
+    recipe = load_recipe(bench.recipe, bench.settings)
+    for objective in OBJECTIVES:
+        own = getattr(recipe, objective)
+        for count in sorted({*steps, *([own.steps] if full else [])}):
+            warmup = min(own.warmup_steps, count // 5)
+            yield (
+                objective,
+                {f"{objective}.steps": count, f"{objective}.warmup_steps": warmup},
+            )
+
+
+def key(row: Row) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ("variant", "objective", "seed", "steps"))
+
+
+def measure(bench: Bench, variant: str, seed: int, todo: list[tuple[str, Settings]]) -> list[Row]:
+    """Pre-train once, then fine-tune and judge once per objective and budget."""
+    origin = pretrained(bench, variant, seed)
+    probe = linear_probe(origin)
+    rows = []
+    for objective, budget in todo:
+        metrics, seconds = finetuned(bench, origin, variant, objective, seed, budget)
+        rows.append(
+            {
+                "variant": variant,
+                "objective": objective,
+                "seed": seed,
+                "steps": budget[f"{objective}.steps"],
+                "linear_probe": probe,
+                **{name: metrics[name] for name in MEASURES if name in metrics},
+                "nearest_neighbour_ratio": metrics["nearest_neighbour_ratio"],
+                "finetune_seconds": seconds,
+            }
+        )
+    return rows
+
+
+def summarise(rows: list[Row]) -> list[Row]:
+    """One line per (objective, steps, variant): mean and sample deviation over seeds."""
+    order = list(VARIANTS)
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        place = (OBJECTIVES.index(row["objective"]), row["steps"], order.index(row["variant"]))
+        groups.setdefault(place, []).append(row)
+    summary = []
+    for _, group in sorted(groups.items()):
+        first = group[0]
+        line: Row = {name: first[name] for name in ("objective", "steps", "variant")}
+        line["seeds"] = len(group)
+        for name in MEASURES:
+            values = [row[name] for row in group]
+            spread = statistics.stdev(values) if len(values) > 1 else None
+            line[name] = {"mean": statistics.fmean(values), "deviation": spread}
+        summary.append(line)
+    return summary
+
+
+def show(summary: list[Row]) -> None:
+    """Print the table."""
+    head = ("SVC agreement", "classifier", "Fréchet", "linear probe")
+    print(f"{'':45s}" + "".join(f"{name:>18s}" for name in head))
+    for line in summary:
+        name = f"{line['objective']}, {line['steps']} steps, {line['variant']} ({line['seeds']})"
+        cells = []
+        for measure_name in MEASURES:
+            value = line[measure_name]
+            spread = "" if value["deviation"] is None else f" ± {value['deviation']:.3f}"
+            cells.append(f"{value['mean']:.3f}{spread}")
+        print(f"{name:45s}" + "".join(f"{cell:>18s}" for cell in cells))
+
+
+def opened(path: Path | None, head: Row) -> Row:
+    """Return the result begun in `path`, or a new one.
+
+    Raises:
+        SystemExit: the file was measured with another recipe.
+    """
+    if path is None or not path.exists():
+        return {**head, "rows": [], "summary": []}
+    found: Row = json.loads(path.read_text())
+    changed = differences(found["recipe"], head["recipe"])
+    if changed:
+        raise SystemExit(f"{path} was measured with another recipe ({'; '.join(changed)})")
+    return found
+
+
+def written(result: Row, path: Path | None) -> None:
+    result["summary"] = summarise(result["rows"])
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--recipe", default="digits")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--steps", type=int, nargs="*", default=[400], help="of fine-tuning")
+    parser.add_argument("--full", action="store_true", help="also with the recipe's own steps")
+    parser.add_argument("--no-auxiliary", action="store_true", help="weight 0 in every variant")
+    parser.add_argument("--work", type=Path, help="folder of the runs; default: a temporary one")
+    parser.add_argument("--output", type=Path, help="write the result as JSON")
+    arguments = parser.parse_args()
+    settings = parse_overrides(arguments.set)
+    if arguments.no_auxiliary:
+        settings["consistency.auxiliary_weight"] = 0.0
+    recipe = load_recipe(arguments.recipe, settings).model_dump(mode="json", exclude={"seed"})
+    head: Row = {
+        "benchmark": "digits_ablation",
+        "recipe": recipe,
+        "cores": os.cpu_count(),
+        "machine": platform.machine(),
+        "versions": {"torch": torch.__version__, "numpy": np.__version__},
+    }
+    result = opened(arguments.output, head)
+    with tempfile.TemporaryDirectory(prefix="digits-ablation-") as scratch:
+        bench = Bench(arguments.recipe, settings, (arguments.work or Path(scratch)).absolute())
+        for seed in arguments.seeds:
+            for variant in arguments.variants:
+                done = {key(row) for row in result["rows"]}
+                todo = [
+                    (objective, budget)
+                    for objective, budget in budgets(bench, arguments.steps, arguments.full)
+                    if (variant, objective, seed, budget[f"{objective}.steps"]) not in done
+                ]
+                if todo:
+                    result["rows"] += measure(bench, variant, seed, todo)
+                    written(result, arguments.output)
+    written(result, arguments.output)
+    show(result["summary"])
+    if arguments.output:
+        print(f"written to {arguments.output}")
+
+
+if __name__ == "__main__":
+    main()
