@@ -110,7 +110,7 @@ def _looks_like_error(line: str) -> bool:
 
 
 def _records(run: Run, stages: list[str], step: str) -> dict[str, StageRecord]:
-    found = {}
+    found: dict[str, StageRecord] = {}
     for objective in OBJECTIVES:
         stage = f"{step}-{objective}"
         if stage in stages and (record := load_record(run, stage)) is not None:
