@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read, and the hint that many of its lines give."""
+"""The one exception that a user is meant to read, and what its lines are made of."""
 
 from __future__ import annotations
 
@@ -27,3 +27,8 @@ def did_you_mean(word: str, names: Iterable[str], *, cutoff: float = 0.6) -> str
     """
     close = difflib.get_close_matches(word, list(names), n=1, cutoff=cutoff)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def one_line(said: object) -> str:
+    """Return what an error or another program says without line breaks and double spaces."""
+    return " ".join(str(said).split())

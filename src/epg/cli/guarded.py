@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from epg.errors import UserError
+from epg.errors import UserError, one_line
 
 BUG, MISTAKE, STOPPED = 1, 2, 130
 
@@ -53,7 +53,7 @@ def _explain(error: Exception, debug: bool) -> int:
 
 
 def _unexpected(error: Exception, debug: bool) -> int:
-    text = " ".join(f"{type(error).__name__}: {error}".split())
+    text = one_line(f"{type(error).__name__}: {error}")
     return _tell(text if debug else f"{text} (run again with --debug)", BUG, debug=debug)
 
 

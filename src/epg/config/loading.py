@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from epg.config.recipe import Recipe
-from epg.errors import UserError, did_you_mean
+from epg.errors import UserError, did_you_mean, one_line
 
 _MAX_BYTES = 1_000_000
 _MAX_ALIASES = 100
@@ -84,7 +84,7 @@ def parse_overrides(settings: list[str]) -> dict[str, Any]:
         try:
             overrides[key.strip()] = yaml.load(value, _Loader)  # noqa: S506 -- a SafeLoader
         except yaml.YAMLError as error:
-            raise UserError(f"--set {setting}: the value is not YAML: {_oneline(error)}") from error
+            raise UserError(f"--set {setting}: the value is not YAML: {one_line(error)}") from error
     return overrides
 
 
@@ -127,7 +127,7 @@ def _parse(text: str, where: str) -> tuple[dict[str, Any], Lines]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise UserError(f"{where}{line}: not valid YAML: {_oneline(error)}") from error
+        raise UserError(f"{where}{line}: not valid YAML: {one_line(error)}") from error
     except RecursionError as error:
         raise UserError(f"{where}: nested too deeply for a recipe") from error
     if not isinstance(content, dict):
@@ -193,7 +193,7 @@ def _problem(path: tuple[str, ...], found: ErrorDetails) -> str:
         if _section(path) is None:  # about one value; otherwise it names the keys itself
             return f"{key} is {_shown(found['input'])}: {text}"
         return text if not key or text.startswith(f"{path[0]}.") else f"{key}.{text}"
-    text = f"{key} is {found['input']!r}: {_oneline(found['msg']).lower()}"
+    text = f"{key} is {found['input']!r}: {one_line(found['msg']).lower()}"
     if isinstance(found["input"], str) and found["type"] in ("float_type", "int_type"):
         text += " (without quotes)"
     return text
@@ -246,7 +246,3 @@ def _known_keys(path: tuple[str, ...]) -> list[str]:
 def _description(path: tuple[str, ...]) -> str | None:
     section = _section(path[:-1])
     return section.model_fields[path[-1]].description if section else None
-
-
-def _oneline(error: object) -> str:
-    return " ".join(str(error).split())

@@ -24,7 +24,7 @@ from epg.data.order import permutation
 from epg.data.settings import ImageSettings
 from epg.data.shard_format import END, encode_sample, sample_key
 from epg.data.sources.base import BadImageError, Image, Item, Source
-from epg.errors import UserError
+from epg.errors import UserError, one_line
 from epg.store.base import ObjectNotFound, Store
 
 MANIFEST_NAME = "manifest.json"
@@ -249,4 +249,4 @@ def _manifest(source: Source, config: ImageSettings, parts: dict[str, list[_Part
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return one_line(text)

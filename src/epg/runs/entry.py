@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from epg.errors import UserError
+from epg.errors import UserError, one_line
 from epg.runs.guard import watch_parent
 from epg.runs.handover import HandOver
 from epg.runs.record import StageRecord
@@ -126,7 +126,7 @@ def _told(stage: str, store: str, run_name: str) -> Iterator[None]:
     except Exception as error:
         full_disk = isinstance(error, OSError) and error.errno == errno.ENOSPC
         if not full_disk:  # nobody foresaw it: its traceback follows in the log
-            _remember(stage, " ".join(f"{type(error).__name__}: {error}".split()), store, run_name)
+            _remember(stage, one_line(f"{type(error).__name__}: {error}"), store, run_name)
             raise
         message = f"no space left on the disk of {getattr(error, 'filename', None) or 'the store'}"
     StageReporter(stage).failed(message)

@@ -61,9 +61,9 @@ class Outputs:
     details: dict[str, Any] = field(default_factory=dict)
     stored: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def put_file(self, name: str, path: Path, *, key: str | None = None) -> None:
+    def put_file(self, name: str, path: Path) -> None:
         """Store a local file as the output `name` under `<stage>/<file name>`."""
-        key = key or f"{self.stage}/{path.name}"
+        key = f"{self.stage}/{path.name}"
         self.store.put_file(key, path)
         self.stored[name] = {"key": key, "sha256": file_sha256(path), "size": path.stat().st_size}
 

@@ -12,6 +12,7 @@ from epg.registry import Registry
 from epg.telemetry.progress import StageReporter
 
 FORMATS = (".npz", ".png")
+_BATCH = 256  # images at once
 _GRID_COLUMNS = 32  # images of one class in a row of the grid
 
 
@@ -25,7 +26,6 @@ def sample(
     steps: int | None = None,
     guidance_scale: float | None = None,
     seed: int = 0,
-    batch_size: int = 256,
 ) -> dict[str, float | int]:
     """Sample `num` images, the classes by turns, into a `.npz` or a `.png`.
 
@@ -38,7 +38,6 @@ def sample(
         steps: noise levels of a diffusion model, or evaluations of a consistency model.
         guidance_scale: of a diffusion model.
         seed: the same seed gives the same images.
-        batch_size: images at once.
 
     Returns:
         `nfe`, `images_per_second` and `num_samples`.
@@ -62,7 +61,7 @@ def sample(
             loaded,
             labels,
             seed=seed,
-            batch_size=batch_size,
+            batch_size=_BATCH,
             sampling=loaded.sampling.changed(steps=steps, guidance_scale=guidance_scale),
             on_progress=lambda done, total, values: reporter.progress(
                 done, total, "images", **values

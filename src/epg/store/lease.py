@@ -26,7 +26,7 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 
-from epg.errors import UserError
+from epg.errors import UserError, one_line
 from epg.machine import process_space, process_started
 from epg.store.base import ObjectExists, ObjectNotFound, Store
 
@@ -65,8 +65,8 @@ class Holder:
             raw = json.loads(data)
             started = raw["process_started"]
             holder = cls(
-                owner=" ".join(str(raw["owner"]).split()),
-                host=" ".join(str(raw["host"]).split()),
+                owner=one_line(raw["owner"]),
+                host=one_line(raw["host"]),
                 pid=int(raw["pid"]),
                 process_started=float(started) if isinstance(started, int | float) else None,
                 process_space=str(raw["process_space"]),

@@ -22,7 +22,7 @@ from urllib.parse import quote, urlencode
 import urllib3
 
 from epg.cluster.runs.endpoint import FORWARD, find_endpoint, find_token
-from epg.errors import UserError
+from epg.errors import UserError, one_line
 
 OLDEST_SERVER = (2, 15)  # what our platform settings (resources from parameters) ask for
 _TIMEOUT = urllib3.Timeout(connect=5.0, read=30.0)  # seconds
@@ -190,7 +190,7 @@ class KfpApi:
     def _why_not(self, error: Exception) -> str:
         if isinstance(error, urllib3.exceptions.SSLError):
             return (
-                f"{self.endpoint}: TLS fails ({_oneline(error)}): write http:// if the server "
+                f"{self.endpoint}: TLS fails ({one_line(error)}): write http:// if the server "
                 "speaks none, or name the site's certificates by SSL_CERT_FILE"
             )
         if isinstance(error, urllib3.exceptions.NameResolutionError):
@@ -200,7 +200,7 @@ class KfpApi:
         elif isinstance(error, urllib3.exceptions.TimeoutError):
             what = "no answer in time"
         else:
-            what = _oneline(error)
+            what = one_line(error)
         return (
             f"cannot reach Kubeflow Pipelines at {self.endpoint}: {what}; check --endpoint, or "
             f"open a way by `{FORWARD}`"
@@ -241,11 +241,7 @@ def _message(data: bytes) -> str:
     else:
         found = content if isinstance(content, dict) else {}
         text = str(found.get("message") or found.get("error_message") or found.get("error") or "")
-    return _oneline(text)[:400]
-
-
-def _oneline(error: object) -> str:
-    return " ".join(str(error).split())
+    return one_line(text)[:400]
 
 
 def _dotted(version: tuple[int, ...]) -> str:

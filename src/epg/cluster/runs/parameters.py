@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from epg.errors import UserError, did_you_mean
+from epg.errors import UserError, did_you_mean, one_line
 
 _LARGEST = 100_000  # characters: longer ones do not fit into a step's arguments
 _EXACT = 2**53  # integers travel as doubles
@@ -72,7 +72,7 @@ def read_pipeline(path: Path) -> CompiledPipeline:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path}: not YAML: {one_line(error)}") from error
     if any(isinstance(part, dict) and "apiVersion" in part for part in documents):
         raise UserError(
             f"{path}: a Kubernetes manifest: apply it by kubectl; submit takes the plain compiled "

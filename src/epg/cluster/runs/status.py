@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from epg.errors import one_line
 from epg.cluster.runs.kfp_api import KfpApi, is_run_id
 from epg.cluster.runs.pods import (
     Progress,
@@ -283,4 +284,4 @@ def _missing(
 def _error(found: Mapping[str, Any]) -> str:
     error = found.get("error")
     text = error.get("message", "") if isinstance(error, dict) else error or ""
-    return " ".join(str(text).split())
+    return one_line(text)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from epg.errors import one_line
 from epg.cluster.runs.pods import Trouble, call, step_of
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def lost_steps(
     )
     for workflow in found.get("items") or []:
         for node in nodes_of(workflow).values():
-            message = " ".join(str(node.get("message") or "").split())
+            message = one_line(node.get("message") or "")
             if node.get("type") == "Pod" and node.get("phase") in ("Failed", "Error") and message:
                 step = step_of(_as_pod(node), names)
                 yield Trouble(step, str(node.get("id", "")), _in_words(message))

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from epg.errors import UserError
+from epg.errors import UserError, one_line
 from epg.evaluation.features.base import Description, Features, Figures, Statistics
 from epg.evaluation.frechet import frechet_distance
 from epg.evaluation.judge import agreement
@@ -201,6 +201,6 @@ def load_classifier(path: Path, device: torch.device | str = "cpu") -> Classifie
         model = Classifier(ClassifierShape(**metadata["shape"]))
         model.load_state_dict(tensors)
     except (KeyError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"{path}: weights do not fit their own header: {reason}") from error
     return model.to(device).eval()
