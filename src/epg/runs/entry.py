@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from epg.documents import sealed
 from epg.errors import UserError
 from epg.runs.guard import watch_parent
 from epg.runs.handover import HandOver
@@ -143,7 +144,7 @@ def _remember(stage: str, message: str, store: str, run_name: str) -> None:
     """
     failure = {"stage": stage, "message": message, "time": time.time()}
     try:
-        content = json.dumps(failure).encode()
+        content = json.dumps(sealed(failure)).encode()
         run_store(store, run_name).put_bytes(f"failures/{stage}.json", content)
     except Exception as error:
         print(f"{stage}: the reason could not be stored: {error}", file=sys.stderr)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -122,7 +121,7 @@ class _Begun:
             shutil.rmtree(scratch, ignore_errors=True)
         lease.check()
         record = self._record(outputs, started, datetime.now(UTC))
-        run.store.put_bytes(record_key(name), json.dumps(asdict(record), indent=1).encode())
+        run.store.put_bytes(record_key(name), record.to_json())
         run.store.delete(f"failures/{name}.json")
         self._push(run, record, reporter)
         numbers = {k: v for k, v in record.metrics.items() if isinstance(v, int | float)}
