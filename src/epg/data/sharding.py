@@ -11,11 +11,9 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 from epg.data.hashed_file import HashedFile
 from epg.data.manifest import SPLITS, Manifest, ShardInfo, shard_info
@@ -27,6 +25,7 @@ from epg.documents import SEAL, DocumentError, Kind, fields, parse_object, seale
 from epg.errors import UserError
 from epg.store.base import ObjectNotFound, Store
 from epg.store.reading import read_document
+from epg.store.scratch import scratch_folder
 
 MANIFEST_NAME = "manifest.json"
 _NOTE: dict[str, Kind] = {
@@ -161,8 +160,8 @@ class _Writer:
         part = _Part(len(items))
         counts: Counter[int] = Counter()
         converted: Counter[str] = Counter()
-        with tempfile.TemporaryDirectory(prefix="epg-shard-") as folder:
-            file = HashedFile(Path(folder) / "shard.tar")
+        with scratch_folder("shard-file") as folder:
+            file = HashedFile(folder / "shard.tar")
             with file, contextlib.closing(self._usable(items, part)) as usable:
                 for item, image in usable:
                     name = sample_key(item.split, item.label, item.number)

@@ -25,6 +25,7 @@ from epg.runs.handover import HandOver
 from epg.runs.record import StageRecord
 from epg.runs.run import Run, run_store
 from epg.telemetry.progress import StageReporter
+from epg.text import printable
 
 
 class Artifact(Protocol):
@@ -123,7 +124,7 @@ def _told(stage: str, store: str, run_name: str) -> Iterator[None]:
         yield
         return
     except UserError as error:
-        message = str(error)
+        message = printable(error)
     except Exception as error:
         full_disk = isinstance(error, OSError) and error.errno == errno.ENOSPC
         if not full_disk:  # nobody foresaw it: its traceback follows in the log

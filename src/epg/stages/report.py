@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -28,6 +27,7 @@ from epg.runs.run import RECIPE_KEY, Run
 from epg.runs.stage import Stage
 from epg.stages.catalog import STAGES
 from epg.store.reading import read_document
+from epg.store.scratch import scratch_folder
 from epg.telemetry.progress import EVENTS_VARIABLE, StageReporter
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ def report(run: Run, status: EngineStatus | None = None) -> StageRecord:
     """
     from epg.report.page import render_page
 
-    with tempfile.TemporaryDirectory(prefix="epg-report-") as scratch:
-        facts = _Finds(run, Path(scratch)).gather(final_status(status))
+    with scratch_folder("report-facts") as scratch:
+        facts = _Finds(run, scratch).gather(final_status(status))
 
     def work(reporter: StageReporter, outputs: Outputs) -> None:
         page = render_page(facts).encode()
