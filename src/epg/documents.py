@@ -106,6 +106,28 @@ def fields(
     return content
 
 
+def shaped(content: Any, shape: Any) -> Any:
+    """Return what of a reply has the wanted shape; the rest is left out.
+
+    For what others write: keys that we do not read are no fault, and what is not there is None.
+
+    Args:
+        content: what was read.
+        shape: a type; `[shape]`, a list of such; `{key: shape}`, an object with such keys, of
+            which `""` stands for any other.
+    """
+    if isinstance(shape, list):
+        listed = content if isinstance(content, list) else []
+        return [found for one in listed if (found := shaped(one, shape[0])) is not None]
+    if isinstance(shape, dict):
+        if not isinstance(content, dict):
+            return None
+        wanted = {key: shape[key] if key in shape else shape.get("") for key in content}
+        found = {key: shaped(content[key], kind) for key, kind in wanted.items() if kind}
+        return {key: value for key, value in found.items() if value is not None}
+    return content if _is(content, shape) else None
+
+
 def is_sha256(text: object) -> bool:
     """Tell whether this is a SHA-256 as we write it: 64 small hexadecimal digits."""
     return isinstance(text, str) and _SHA256.fullmatch(text) is not None

@@ -7,13 +7,14 @@ or a control character on its way to the terminal. `make fuzz` tries a thousand 
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -158,3 +159,72 @@ def test_garbage_in_samples(
     assert not watch.seen
     assert 2 in codes
     record_property("samples", f"{INPUTS} inputs, {codes.count(2)} refused in one line")
+
+
+TASKS = {"shard": {"taskInfo": {"name": "shard"}}, "condition-1": {"taskInfo": {"name": "c"}}}
+RUN_ID = "11111111-2222-3333-4444-555555555555"
+RUN = {
+    "run_id": RUN_ID,
+    "display_name": "smoke-x",
+    "experiment_id": "e1",
+    "state": "FAILED",
+    "error": {"code": 2, "message": "\x1b]0;owned\x07\x1b[2Jrun succeeded"},
+    "pipeline_spec": {"pipeline_spec": {"root": {"dag": {"tasks": TASKS}}, "components": {}}},
+    "run_details": {
+        "task_details": [
+            {"display_name": "shard", "state": "SUCCEEDED", "start_time": "2026-01-01T00:00:00Z"},
+            {"display_name": "pretrain\x1b[31m", "state": "FAILED", "error": {"message": "x\ny"}},
+        ]
+    },
+}
+REPLIES = {
+    f"runs/{RUN_ID}": RUN,
+    "runs?": {"runs": [RUN], "total_size": 1},
+    "experiments/": {"experiment_id": "e1", "namespace": "kubeflow"},
+}
+
+
+class Server:
+    """Stands for the connections to Kubeflow: one answer is garbage, the others are good."""
+
+    def __init__(self, random: Random) -> None:
+        self._random, self._bad = random, random.choice(list(REPLIES))
+
+    def request(self, method: str, url: str, **_: Any) -> Any:
+        """Answer."""
+        name = next(name for name in REPLIES if f"/v2beta1/{name}" in url)
+        data, status = json.dumps(REPLIES[name]).encode(), 200
+        if name == self._bad:
+            data = mutated(self._random, data)
+            status = self._random.choice((200,) * 9 + (401, 404, 500, 503))
+            self._bad = ""  # once: pages without end are another matter
+        return SimpleNamespace(status=status, data=data)
+
+
+@pytest.mark.parametrize("name", ["smoke-x", RUN_ID])
+def test_garbage_in_replies(
+    watch: Watch,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, Any], None],
+    name: str,
+) -> None:
+    from epg.cluster.runs import kfp_api
+    from epg.cluster.runs.pods import Unseen
+    from epg.cluster.runs.status import status
+
+    def unseen(*_: object) -> None:
+        raise Unseen("no way to the cluster")
+
+    monkeypatch.setattr("epg.cluster.runs.status.connect", unseen)
+    random = Random(name)
+
+    def read(_: bytes) -> None:
+        monkeypatch.setattr(kfp_api.urllib3, "PoolManager", lambda **_: Server(random))
+        where = {"endpoint": "http://kfp", "namespace": None, "kubeconfig": None}
+        status(name, token_file=None, **where)
+
+    codes = [tried(read, b"", capsys) for _ in range(INPUTS)]
+    assert not watch.seen
+    assert set(codes) == {0, 2}
+    record_property(f"replies, by {name}", f"{INPUTS} inputs, {codes.count(2)} refused in one line")

@@ -93,7 +93,7 @@ class FileRegistry:
                 return done
         raise UserError(
             f"model {model!r} version {version!r} in {self.uri} is being registered with other "
-            f"weights, or that broke off: wait, remove {self.uri}/{model}/{version}, or choose "
+            f"weights, or that broke off: wait, move {self.uri}/{model}/{version} away, or choose "
             "another version"
         )
 

@@ -228,6 +228,13 @@ def test_damaged_entry(local: Store, content: bytes) -> None:
         open_registry(local).resolve(f"{NAME}:v1")
 
 
+def test_an_entry_of_another_version_is_not_believed(local: Store, weights: Path) -> None:
+    put(local, weights)
+    local.put_bytes(f"{NAME}/v2/model.json", local.get_bytes(f"{NAME}/v1/model.json"))
+    with pytest.raises(UserError, match="it describes 'digits-denoising' version 'v1'"):
+        open_registry(local).resolve(f"{NAME}:v2")
+
+
 def test_missing_weights(local: Store, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"absent\.safetensors: cannot read them"):
         put(local, tmp_path / "absent.safetensors")
