@@ -12,6 +12,7 @@ from epg.cli.cluster import add_cluster_commands
 from epg.cli.options import RecipeOption, SetOption, StoreOption, with_examples
 from epg.cli.run import run
 from epg.cli.stages import add_stage_commands
+from epg.text import printable
 
 app = typer.Typer(
     name="epg",
@@ -98,7 +99,7 @@ def sample(
         guidance_scale=guidance_scale,
         seed=seed,
     )
-    print(f"{out}: {num} images")
+    print(printable(f"{out}: {num} images"))
     show_metrics(found)
 
 

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable
 
 from epg.errors import UserError, one_line
+from epg.text import printable
 
 BUG, MISTAKE, STOPPED = 1, 2, 130
 
@@ -59,7 +60,7 @@ def _unexpected(error: Exception, debug: bool) -> int:
 
 def _tell(text: str, code: int, *, debug: bool) -> int:
     if debug:
-        traceback.print_exc()
+        sys.stderr.write(printable(traceback.format_exc(), keep="\n"))
     sys.stdout.flush()
-    sys.stderr.write(f"epg: error: {text}\n")
+    sys.stderr.write(f"epg: error: {printable(text)}\n")
     return code

@@ -13,6 +13,7 @@ from epg.runs.handover import fetch_output
 from epg.runs.record import StageRecord, load_record
 from epg.runs.run import Run
 from epg.stages.catalog import OBJECTIVES
+from epg.text import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,7 +35,7 @@ def results_table(run: Run, stages: list[str]) -> Table | None:
         table.add_column(objective, justify="right")
     for measure in measured(name for record in records.values() for name in record.metrics):
         cells = [record.metrics.get(measure.name) for record in records.values()]
-        table.add_row(measure.label, *map(measure.write, cells))
+        table.add_row(measure.label, *(printable(measure.write(cell)) for cell in cells))
     return table
 
 

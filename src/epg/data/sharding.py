@@ -11,23 +11,31 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
 
 from epg.data.hashed_file import HashedFile
-from epg.data.manifest import SPLITS, Manifest, ShardInfo
+from epg.data.manifest import SPLITS, Manifest, ShardInfo, shard_info
 from epg.data.order import permutation
 from epg.data.settings import ImageSettings
 from epg.data.shard_format import END, encode_sample, sample_key
 from epg.data.sources.base import BadImageError, Image, Item, Source
+from epg.documents import SEAL, DocumentError, Kind, fields, parse_object, sealed, unseal
 from epg.errors import UserError, one_line
 from epg.store.base import ObjectNotFound, Store
+from epg.store.reading import read_document
+from epg.store.scratch import scratch_folder
 
 MANIFEST_NAME = "manifest.json"
+_NOTE: dict[str, Kind] = {
+    "num_items": int,
+    "shard": (dict, type(None)),
+    "class_counts": dict,
+    "converted": dict,
+    "skipped": list,
+    SEAL: str,
+}
 _NAMED_BAD_IMAGES = 100
 _COUNTED_AFTER_STOP = 5_000
 
@@ -45,15 +53,16 @@ class _Part:
     skipped: list[tuple[str, str, str]] = field(default_factory=list)  # name, reason, detail
 
     def to_json(self) -> bytes:
-        return json.dumps(asdict(self), sort_keys=True).encode("ascii")
+        return json.dumps(sealed(asdict(self)), sort_keys=True).encode("ascii")
 
     @classmethod
     def from_json(cls, data: bytes) -> _Part:
-        raw: dict[str, Any] = json.loads(data)
-        raw["shard"] = ShardInfo(**raw["shard"]) if raw["shard"] else None
-        raw["class_counts"] = {int(label): n for label, n in raw["class_counts"].items()}
-        raw["skipped"] = [(name, reason, detail) for name, reason, detail in raw["skipped"]]
-        return cls(**raw)
+        """Read a note. Raises `DocumentError`, also for one of version 0.1, which has no seal."""
+        raw = unseal(fields(parse_object(data), _NOTE), required=True)
+        shard = shard_info(raw["shard"]) if raw["shard"] is not None else None
+        counts = {int(label): n for label, n in raw["class_counts"].items()}
+        skipped = [(name, reason, detail) for name, reason, detail in raw["skipped"]]
+        return cls(raw["num_items"], shard, counts, raw["converted"], skipped)
 
 
 def write_shards(
@@ -140,10 +149,10 @@ class _Writer:
             UserError: the store cannot be asked, which says nothing about the shard.
         """
         try:
-            part = _Part.from_json(self._store.get_bytes(_note_key(key)))
+            part = read_document(self._store, _note_key(key), _Part.from_json)
         except ObjectNotFound:
             return None
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except DocumentError:
             return None  # not readable: the shard is written again
         return part if part.shard is None or self._store.size(key) == part.shard.size else None
 
@@ -151,8 +160,8 @@ class _Writer:
         part = _Part(len(items))
         counts: Counter[int] = Counter()
         converted: Counter[str] = Counter()
-        with tempfile.TemporaryDirectory(prefix="epg-shard-") as folder:
-            file = HashedFile(Path(folder) / "shard.tar")
+        with scratch_folder("shard-file") as folder:
+            file = HashedFile(folder / "shard.tar")
             with file, contextlib.closing(self._usable(items, part)) as usable:
                 for item, image in usable:
                     name = sample_key(item.split, item.label, item.number)

@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from epg.errors import UserError, one_line
+from epg.documents import sealed
 from epg.runs.guard import watch_parent
 from epg.runs.handover import HandOver
 from epg.runs.record import StageRecord
 from epg.runs.run import Run, run_store
 from epg.telemetry.progress import StageReporter
+from epg.text import printable
 
 
 class Artifact(Protocol):
@@ -122,7 +124,7 @@ def _told(stage: str, store: str, run_name: str) -> Iterator[None]:
         yield
         return
     except UserError as error:
-        message = str(error)
+        message = printable(error)
     except Exception as error:
         full_disk = isinstance(error, OSError) and error.errno == errno.ENOSPC
         if not full_disk:  # nobody foresaw it: its traceback follows in the log
@@ -143,7 +145,7 @@ def _remember(stage: str, message: str, store: str, run_name: str) -> None:
     """
     failure = {"stage": stage, "message": message, "time": time.time()}
     try:
-        content = json.dumps(failure).encode()
+        content = json.dumps(sealed(failure)).encode()
         run_store(store, run_name).put_bytes(f"failures/{stage}.json", content)
     except Exception as error:
         print(f"{stage}: the reason could not be stored: {error}", file=sys.stderr)

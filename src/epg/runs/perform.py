@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +24,7 @@ from epg.runs.run import Run, save_recipe
 from epg.runs.stage import Stage
 from epg.runs.versions import versions
 from epg.store.lease import Lease
+from epg.store.scratch import scratch_folder
 from epg.telemetry.outcomes import StageOutcome, push_outcome
 from epg.telemetry.progress import StageReporter
 
@@ -114,15 +112,12 @@ class _Begun:
         save_recipe(run)
         reporter.started()
         started = datetime.now(UTC)
-        scratch = Path(tempfile.mkdtemp(prefix=f"epg-{name}-", dir=os.environ.get("EPG_SCRATCH")))
-        try:
+        with scratch_folder(name) as scratch:
             outputs = Outputs(name, run.store, scratch)
             work(reporter, outputs)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
         lease.check()
         record = self._record(outputs, started, datetime.now(UTC))
-        run.store.put_bytes(record_key(name), json.dumps(asdict(record), indent=1).encode())
+        run.store.put_bytes(record_key(name), record.to_json())
         run.store.delete(f"failures/{name}.json")
         self._push(run, record, reporter)
         numbers = {k: v for k, v in record.metrics.items() if isinstance(v, int | float)}

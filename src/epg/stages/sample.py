@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from epg.errors import UserError
 from epg.registry import Registry
+from epg.store.files import explained, sweep_leftovers, write_atomically
+from epg.store.scratch import scratch_folder
 from epg.telemetry.progress import StageReporter
 
 FORMATS = (".npz", ".png")
@@ -52,8 +54,8 @@ def sample(
     from epg.model.files import load_generator
 
     reporter = StageReporter("sample")
-    with tempfile.TemporaryDirectory(prefix="epg-sample-") as scratch:
-        loaded = load_generator(_locate(model, registry, Path(scratch)))
+    with scratch_folder("sample") as scratch:
+        loaded = load_generator(_locate(model, registry, scratch))
         chosen = class_indices(classes, loaded.classes)
         # They go round the classes: scores over splits need all of them in every split.
         labels = np.resize(np.array(chosen, dtype=np.int64), num)
@@ -103,16 +105,17 @@ def _locate(model: str, registry: Registry, scratch: Path) -> Path:
 
 
 def _write(out: Path, images: np.ndarray, labels: np.ndarray) -> None:
-    """Write through a temporary name, so that a full disk leaves no half file."""
-    partial = out.with_name(f".{out.name}.partial{out.suffix}")
-    try:
+    """Write a whole file or none. Raises `UserError` for a full disk and the like."""
+
+    def write(file: BinaryIO) -> None:
         if out.suffix == ".npz":
-            np.savez(partial, arr_0=images, arr_1=labels)
+            np.savez(file, arr_0=images, arr_1=labels)
         else:
             from epg.evaluation.grid import class_grid
 
             most = int(np.unique(labels, return_counts=True)[1].max())
-            partial.write_bytes(class_grid(images, labels, per_class=min(most, _GRID_COLUMNS)))
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
+            file.write(class_grid(images, labels, per_class=min(most, _GRID_COLUMNS)))
+
+    sweep_leftovers(out.parent)
+    with explained(out, "write"):
+        write_atomically(out, write)

@@ -11,12 +11,14 @@ import json
 from typing import Any
 
 from epg.data.manifest import Manifest
+from epg.documents import DocumentError
 from epg.errors import UserError
 from epg.runs.entry import Component
 from epg.runs.perform import changed_error, perform
 from epg.runs.record import Outputs, StageRecord, load_record, outputs_exist, record_key
 from epg.runs.run import Run
 from epg.stages.catalog import STAGES
+from epg.stages.inputs import manifest_bytes
 from epg.stages.settings import shard_config
 from epg.store import ObjectNotFound
 from epg.telemetry.progress import StageReporter
@@ -129,12 +131,8 @@ def _forget_incomplete(run: Run) -> None:
 def _manifest(run: Run, record: StageRecord) -> Manifest | None:
     """Return the manifest that a record names; None where it is gone or damaged."""
     try:
-        data = run.store.get_bytes(record.outputs["manifest"]["key"])
-    except (ObjectNotFound, KeyError):
-        return None
-    try:
-        return Manifest.from_json(data)
-    except UserError:
+        return Manifest.from_json(manifest_bytes(run, record))
+    except (ObjectNotFound, DocumentError):
         return None
 
 

@@ -157,7 +157,7 @@ def test_store_that_is_away_is_told_and_nothing_is_written_anew(settings, tmp_pa
     def away(*_: object) -> bytes:
         raise UserError("S3 at http://s3:9000: no answer in time")
 
-    monkeypatch.setattr(store, "get_bytes", away)
+    monkeypatch.setattr(store, "open", away)
     again = StopAfter(source, -1)
     with pytest.raises(UserError, match="no answer in time"):
         write_shards(again, config, 0, store, "s")

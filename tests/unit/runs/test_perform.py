@@ -124,6 +124,13 @@ def fail(reporter, outputs):
     pytest.fail("worked again")
 
 
+def test_the_record_of_another_stage_is_not_believed(run):
+    perform(run, SHARD, work=lambda *_: None, **NOTHING)
+    run.store.put_bytes("stages/pretrain.json", run.store.get_bytes("stages/shard.json"))
+    with pytest.raises(UserError, match="it is that of stage 'shard'; put back a copy"):
+        load_record(run, "pretrain")
+
+
 SETTINGS = {"seed": 0, "pretrain": {"steps": 10}}
 DATA = {"shards": "1" * 64}
 

@@ -71,3 +71,13 @@ def test_unknown_classes_are_refused_in_one_line(weights, tmp_path):
         write(weights, tmp_path / "x.npz", ["eleven"], 1)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_no_link_is_followed_on_the_way(weights, tmp_path):
+    target = tmp_path / "precious"
+    target.write_bytes(b"precious")
+    for name in (".grid.png.partial.png", "grid.png"):
+        (tmp_path / name).symlink_to(target)
+    write(weights, tmp_path / "grid.png", None, 2)
+    assert target.read_bytes() == b"precious"
+    assert (tmp_path / "grid.png").read_bytes().startswith(b"\x89PNG")

@@ -11,6 +11,7 @@ and reports an HTTP dump. Nothing is imported from kfp here.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -23,10 +24,29 @@ import urllib3
 
 from epg.cluster.runs.endpoint import FORWARD, find_endpoint, find_token
 from epg.errors import UserError, one_line
+from epg.documents import DocumentError, parse, parse_object, shaped
 
 OLDEST_SERVER = (2, 15)  # what our platform settings (resources from parameters) ask for
 _TIMEOUT = urllib3.Timeout(connect=5.0, read=30.0)  # seconds
 _PAGE = 100
+_MAX_BYTES = 64 * 1024**2  # of an answer
+_ERROR = (dict, str)  # its message may lie a level deeper
+_DAG = {"dag": {"tasks": {"": {"taskInfo": {"name": str}}}}}
+_SPEC = {"root": _DAG, "components": {"": _DAG}}
+#: What is read of a run.
+_RUN = {
+    **dict.fromkeys(("run_id", "display_name", "state", "experiment_id"), str),
+    "error": _ERROR,
+    "pipeline_spec": {**_SPEC, "pipeline_spec": _SPEC},
+    "run_details": {
+        "task_details": [
+            {**dict.fromkeys(("display_name", "start_time", "state"), str), "error": _ERROR}
+        ]
+    },
+}
+_LISTED = {
+    **dict.fromkeys(("run_id", "display_name", "experiment_id", "storage_state"), str),
+}
 
 
 class Unreachable(UserError):  # noqa: N818 - says what it is
@@ -99,13 +119,25 @@ class KfpApi:
                         f"experiment {name!r} is archived: restore it in the UI, or choose "
                         "another by --experiment"
                     )
-                return str(found["experiment_id"]), False
+                return self._id(found, "experiment_id"), False
         body = {"display_name": name, **({"namespace": namespace} if namespace else {})}
-        return str(self.call("POST", "experiments", body)["experiment_id"]), True
+        return self._id(self.call("POST", "experiments", body), "experiment_id"), True
+
+    def _id(self, found: Mapping[str, Any], key: str) -> str:
+        if not isinstance(found.get(key), str):
+            raise UserError(f"{self.endpoint}: an answer without {key}: is it Kubeflow Pipelines?")
+        return str(found[key])
+
+    def _run(self, run_id: str) -> dict[str, Any]:
+        found: dict[str, Any] = shaped(self.call("GET", f"runs/{quote(run_id, safe='')}"), _RUN)
+        self._id(found, "run_id")
+        return found
 
     def create_run(self, body: dict[str, Any]) -> dict[str, Any]:
         """Start a run."""
-        return self.call("POST", "runs", body)
+        made = self.call("POST", "runs", body)
+        self._id(made, "run_id")
+        return made
 
     def run(self, name: str, namespace: str | None = None) -> dict[str, Any]:
         """Return a run by its id or display name; of several, the newest.
@@ -115,12 +147,12 @@ class KfpApi:
         """
         if is_run_id(name):
             try:
-                return self.call("GET", f"runs/{name}")
+                return self._run(name)
             except NotThere as error:
                 raise NotThere(f"no run {name} at {self.endpoint}") from error
         for found in self._list("runs", _named(name), namespace, "runs"):
             if found.get("display_name") == name:
-                return self.call("GET", f"runs/{quote(str(found['run_id']), safe='')}")
+                return self._run(self._id(found, "run_id"))
         last = [
             str(run.get("display_name"))
             for run, _ in zip(self._list("runs", None, namespace, "runs"), range(3), strict=False)
@@ -134,7 +166,8 @@ class KfpApi:
         if not experiment:
             return None
         try:
-            return self.call("GET", f"experiments/{experiment}").get("namespace") or None
+            found = self.call("GET", f"experiments/{experiment}").get("namespace")
+            return found if isinstance(found, str) and found else None
         except UserError:
             return None
 
@@ -153,10 +186,11 @@ class KfpApi:
             query["namespace"] = namespace
         while True:
             answer = self.call("GET", f"{path}?{urlencode(query)}")
-            yield from answer.get(key) or []
-            if not answer.get("next_page_token"):
+            yield from shaped(answer.get(key), [_LISTED])
+            token = shaped(answer.get("next_page_token"), str)
+            if not token:
                 return
-            query["page_token"] = answer["next_page_token"]
+            query["page_token"] = token
 
     def call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         """Send one request and return the JSON object of the answer.
@@ -179,12 +213,8 @@ class KfpApi:
         except urllib3.exceptions.HTTPError as error:
             raise Unreachable(self._why_not(error)) from error
         if answer.status == 200:
-            try:
-                content = json.loads(answer.data)
-            except ValueError:
-                content = None
-            if isinstance(content, dict):
-                return content
+            with contextlib.suppress(DocumentError):
+                return parse_object(answer.data, max_bytes=_MAX_BYTES, nan=True)
         raise self._refusal(answer.status, answer.data)
 
     def _why_not(self, error: Exception) -> str:
@@ -235,8 +265,8 @@ def _named(name: str) -> str:
 def _message(data: bytes) -> str:
     """Return the useful sentence of an error: the innermost one, without Go's stack."""
     try:
-        content = json.loads(data)
-    except ValueError:
+        content = parse(data, nan=True)
+    except DocumentError:
         text = "" if data.lstrip().startswith(b"<") else data.decode("utf-8", errors="replace")
     else:
         found = content if isinstance(content, dict) else {}

@@ -26,6 +26,7 @@ from epg.cluster.runs.pods import (
     trouble_of,
 )
 from epg.cluster.runs.workflow import lost_steps
+from epg.text import printable
 
 if TYPE_CHECKING:
     from kubernetes.client import CoreV1Api
@@ -123,7 +124,7 @@ def status(
     api = KfpApi.open(endpoint, token_file)
     found = explain(api, name, namespace, kubeconfig)
     for line in found.lines():
-        sys.stdout.write(f"{line}\n")
+        sys.stdout.write(f"{printable(line)}\n")
     return found.exit_code
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from epg.cluster.runs.kfp_api import KfpApi
 from epg.cluster.runs.parameters import CompiledPipeline, parse_arguments, read_pipeline
 from epg.errors import UserError
+from epg.text import printable
 
 
 @dataclass(frozen=True)
@@ -142,5 +143,5 @@ def unique_name(name: str) -> str:
 
 
 def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
+    sys.stdout.write(f"{printable(line)}\n")
     sys.stdout.flush()
