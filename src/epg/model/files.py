@@ -116,7 +116,10 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        values: Any = (
+            tensor.reshape(-1).view(torch.uint8).numpy()
+        )  # a buffer; numpy's types lack it
+        digest.update(values)
     return digest.hexdigest()
 
 

@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 
 from epg.documents import parse_object, sealed, unseal
-from epg.errors import UserError
+from epg.errors import UserError, one_line
 from epg.machine import process_space, process_started
 from epg.store.base import ObjectExists, ObjectNotFound, Store
 from epg.text import printable
