@@ -19,7 +19,7 @@ from epg.documents import DocumentError, fields, parse, parse_object, sealed, sh
         (b"\xff{}", "it is not UTF-8 text"),
         ("{}".encode("utf-16"), "it is not UTF-8 text"),
         (b"[" * 100_000, "levels deep"),
-        (b"[" * 65 + b"]" * 65, "more than 64 levels deep"),
+        (b"[" * 66 + b"]" * 66, "more than 64 levels deep"),
         (b"9" * 4_400, "an integer of 4400 digits"),
         (b"1e999", "1e999 is not a number of JSON"),
         (b"[NaN]", "NaN is not a number of JSON"),

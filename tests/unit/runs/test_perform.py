@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -87,9 +88,11 @@ def test_who_lost_the_lease_writes_no_record(run, monkeypatch):
     monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.02)
 
     def work(reporter, outputs):
-        other = {**json.loads(run.store.get_bytes("leases/shard")), "token": "0" * 32}
+        held = leases.Holder.from_json(run.store.get_bytes("leases/shard"))
+        assert held is not None
+        other = replace(held, token="0" * 32)
         for _ in range(2000):  # a beat that was under way may have written once more
-            run.store.put_bytes("leases/shard", json.dumps(other).encode())
+            run.store.put_bytes("leases/shard", other.to_json())
             time.sleep(0.01)
             if not any(thread.name == "epg-lease" for thread in threading.enumerate()):
                 return
