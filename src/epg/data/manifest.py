@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from epg.errors import UserError
@@ -75,8 +75,12 @@ class Manifest:
 
     @property
     def sha256(self) -> str:
-        """Digest of the canonical JSON: the identity of this data set."""
-        return hashlib.sha256(self.to_json()).hexdigest()
+        """Identity of this data set: the shards and what is in them, not where they came from.
+
+        The same images under another path are the same data; a report about hidden files beside
+        them is no data at all.
+        """
+        return hashlib.sha256(replace(self, source="", report={}).to_json()).hexdigest()
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:

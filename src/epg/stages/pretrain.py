@@ -8,6 +8,7 @@ from epg.runs.perform import perform
 from epg.runs.record import Outputs, StageRecord
 from epg.runs.run import Run
 from epg.stages.catalog import STAGES
+from epg.stages.changes import explain_inputs
 from epg.stages.inputs import stored_manifest
 from epg.stages.settings import training_config
 from epg.stages.training import drop_checkpoints, train_stage, training_job
@@ -46,7 +47,7 @@ def pretrain(run: Run, shards: Manifest | None = None) -> StageRecord:
         )
         train_stage(job, reporter, outputs)
 
-    record = perform(run, STAGE, config=config, inputs=inputs, work=work)
+    record = perform(run, STAGE, config=config, inputs=inputs, work=work, explain=explain_inputs)
     drop_checkpoints(run, STAGE.name)
     return record
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gzip
 import os
 import re
+import shutil
 import threading
 from collections import Counter
 from pathlib import Path
@@ -16,11 +18,14 @@ from epg.config.recipe import DataConfig
 from epg.data.sources import (
     SCHEMES,
     BadImageError,
+    Contents,
     Image,
     absolute_spec,
+    changes_in_words,
     count_classes,
     open_source,
-    source_digest,
+    reading,
+    source_contents,
 )
 from epg.data.sources.base import stratified_held_out
 from epg.errors import UserError
@@ -155,19 +160,73 @@ def test_what_is_no_sample_is_ignored_and_counted(settings, photos):
     }
 
 
-def test_digest_notices_changes_without_opening_files(photos):
+def test_identity_is_names_and_bytes(photos, tmp_path):
     spec = f"folder:{photos}"
-    before = source_digest(spec)
-    assert source_digest(spec) == before
+    before = source_contents(spec)
     os.utime(photos / "apple" / "0.png", ns=(1, 1))
-    touched = source_digest(spec)
-    assert touched != before
+    shutil.copytree(photos, tmp_path / "copy")
+    for same in (spec, f"folder:{tmp_path / 'copy'}"):
+        assert source_contents(same).digest == before.digest
     (photos / "apple" / "0.png").rename(photos / "apple" / "9.png")
-    assert source_digest(spec) not in (before, touched)
+    renamed = source_contents(spec)
+    assert renamed.digest != before.digest
+    assert changes_in_words(before, renamed) == ["1 image under another name ('apple/9.png')"]
     (photos / "apple" / "9.png").unlink()
     (photos / "apple" / "9.png").symlink_to("/nowhere")
-    assert source_digest(spec)
-    assert source_digest("digits") == "digits"
+    assert source_contents(spec).digest not in (before.digest, renamed.digest)
+    assert source_contents("digits").digest == source_contents("digits").digest
+
+
+def test_quick_look_reads_only_what_nothing_vouches_for(photos, monkeypatch):
+    spec = f"folder:{photos}"
+    noted = Contents.from_bytes(source_contents(spec).to_bytes())
+    assert noted is not None
+    changed = photos / "pear" / "1.png"
+    changed.write_bytes(changed.read_bytes() + b"\0")
+    opened: list[Path] = []
+    read = reading._sha256
+
+    def noting(path: Path) -> str:
+        opened.append(path)
+        return read(path)
+
+    monkeypatch.setattr(reading, "_sha256", noting)
+    now = source_contents(spec, [noted])
+    assert opened == [changed]
+    assert changes_in_words(noted, now) == ["1 image changed ('pear/1.png')"]
+    assert source_contents(spec, [noted, now]) == now
+    assert opened == [changed]
+
+
+def test_changes_have_words(photos):
+    spec = f"folder:{photos}"
+    before = source_contents(spec)
+    (photos / "apple").rename(photos / "plum")
+    shutil.copytree(photos / "pear", photos / "quince")
+    (photos / "quince" / "0.png").write_bytes(b"other")
+    (photos / "pear" / "0.png").unlink()
+    words = changes_in_words(before, source_contents(spec))
+    assert words[0] == "class 'apple' is now called 'plum'"
+    assert words[1] == "1 class new: 'quince'"
+    assert words[-1].startswith("6 images added ('quince/0.png'") or "added" in words[-2]
+    assert any(text == "1 image removed ('pear/0.png')" for text in words)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"", b"{}", gzip.compress(b"[]"), gzip.compress(b'{"classes": [], "files": {"a": 1}}')],
+)
+def test_damaged_note_vouches_for_nothing(damage):
+    assert Contents.from_bytes(damage) is None
+
+
+def test_every_flipped_bit_of_a_note_is_noticed_or_harmless(photos):
+    contents = source_contents(f"folder:{photos}")
+    data = contents.to_bytes()
+    for bit in range(0, 8 * len(data), 7):
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << bit % 8
+        assert Contents.from_bytes(bytes(flipped)) in (None, contents)
 
 
 def test_relative_folders_become_absolute(photos, monkeypatch):

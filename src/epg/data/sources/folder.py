@@ -15,12 +15,15 @@ from epg.data.sources.base import (
     BadImageError,
     Image,
     Item,
+    OnRead,
     Reading,
     Source,
     split_items,
     stratified_held_out,
 )
-from epg.data.sources.listing import listing_digest, scan_folder
+from epg.data.sources.contents import Contents
+from epg.data.sources.listing import scan_folder
+from epg.data.sources.reading import read_contents
 from epg.machine import available_cores
 
 USAGE = "folder:PATH with one sub-folder per class"
@@ -37,9 +40,9 @@ def count_classes(location: str) -> int:
     return len(scan_folder(_path(location)).classes)
 
 
-def digest(location: str) -> str:
-    """Return a digest of names, sizes and times. Raises `SourceNotFound` or `UserError`."""
-    return listing_digest(scan_folder(_path(location)))
+def contents(location: str, known: Iterable[Contents], on_progress: OnRead | None) -> Contents:
+    """Return names and digests of all files. Raises `SourceNotFound` or `UserError`."""
+    return read_contents(scan_folder(_path(location)), known, on_progress)
 
 
 def absolute(location: str) -> str:

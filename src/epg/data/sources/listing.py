@@ -6,14 +6,13 @@ in bytewise order (no locale), files likewise; sub-folders of a class folder are
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 from epg.data.sources.base import SourceNotFound
-from epg.errors import UserError
+from epg.errors import UserError, shown_names
 
 _HELD_OUT_FOLDERS = ("val", "held-out")
 _SYSTEM_FILES = {"Thumbs.db", "desktop.ini"}
@@ -56,7 +55,7 @@ def scan_folder(path: Path) -> Listing:
             odd = sorted(set(other) ^ set(names), key=os.fsencode)
             raise UserError(
                 f"folder:{path}: {folders['train'].name}/ and {folders[split].name}/ must have "
-                f"the same classes; only one of them has {_some(odd)}"
+                f"the same classes; only one of them has {shown_names(odd)}"
             )
     files = {
         split: [_files(folder / name, ignored) for name in names]
@@ -145,21 +144,5 @@ def _at_least_two(path: Path, names: list[str], files: list[list[File]]) -> None
     if lonely:
         raise UserError(
             f"folder:{path}: a class needs at least 2 images, one to train and one to hold out; "
-            f"only one in {_some(lonely)}"
+            f"only one in {shown_names(lonely)}"
         )
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
-
-
-def listing_digest(listing: Listing) -> str:
-    """Return the SHA-256 of relative names, sizes and times of change; no file is opened."""
-    digest = hashlib.sha256()
-    for split, of_split in listing.files.items():
-        for name, files in zip(listing.classes, of_split, strict=True):
-            digest.update(os.fsencode(f"{split}/{name}") + b"\0")
-            for file in files:
-                digest.update(os.fsencode(file.name) + f"\0{file.size} {file.changed}\n".encode())
-    return digest.hexdigest()
