@@ -11,7 +11,7 @@ import json
 from typing import Any
 
 from epg.data.manifest import Manifest
-from epg.errors import UserError
+from epg.errors import UserError, printable
 from epg.runs.entry import Component
 from epg.runs.perform import changed_error, perform
 from epg.runs.record import Outputs, StageRecord, load_record, outputs_exist, record_key
@@ -73,6 +73,7 @@ def shard(run: Run) -> StageRecord:
         if skipped:
             counted = ", ".join(f"{count} × {reason}" for reason, count in skipped.items())
             reporter.warning(f"{sum(skipped.values())} images skipped: {counted}")
+        _tell_lost_colours(manifest, reporter)
         outputs.metrics.update(
             images_train=manifest.num_samples("train"),
             images_held_out=manifest.num_samples("held-out"),
@@ -86,6 +87,17 @@ def shard(run: Run) -> StageRecord:
         )
 
     return perform(run, STAGE, config=config, inputs=inputs, work=work)
+
+
+def _tell_lost_colours(manifest: Manifest, reporter: StageReporter) -> None:
+    from epg.data.sources.decode import COLOURS_TO_GREY
+
+    grey = manifest.report["converted"].get(COLOURS_TO_GREY, 0)
+    if grey:
+        reporter.message(
+            f"{grey:,} colour images were made grey, as data.channels=1 says; "
+            "--set data.channels=3 keeps their colours"
+        )
 
 
 def _sharded_elsewhere(run: Run, config: dict[str, Any], missing: UserError) -> StageRecord:
@@ -103,7 +115,7 @@ def _sharded_elsewhere(run: Run, config: dict[str, Any], missing: UserError) -> 
     if record.config != config:
         raise changed_error(run, record, config) from missing
     manifest = _manifest(run, record)
-    if manifest is not None and manifest.source != run.recipe.data.source:
+    if manifest is not None and _folder(manifest.source) != _folder(run.recipe.data.source):
         raise UserError(
             f"{missing}; the run {run.name!r} has shards of {manifest.source}: give that as "
             "data.source to use them"
@@ -112,6 +124,11 @@ def _sharded_elsewhere(run: Run, config: dict[str, Any], missing: UserError) -> 
     reporter.message(f"{run.recipe.data.source} is not here: the shards made of it are used")
     reporter.reused(record.finished)
     return record
+
+
+def _folder(source: str) -> str:
+    """Return the last name of a source's path: what stands before it may be another machine's."""
+    return printable(source.rstrip("/").rpartition("/")[2].rpartition(":")[2])
 
 
 def _fingerprint(config: dict[str, Any], inputs: dict[str, str]) -> str:

@@ -23,6 +23,7 @@ from epg.data.sources import (
     absolute_spec,
     changes_in_words,
     count_classes,
+    folder,
     open_source,
     reading,
     source_contents,
@@ -274,7 +275,7 @@ def one_file(root: Path, *paths: str) -> None:
         (["a/1.png", "a/2.png", "b/1.png"], "a class needs at least 2 images, .* only one in 'b'"),
         (
             ["train/a/1.png", "val/a/1.png", "held-out/a/1.png"],
-            "has both val/ and held-out/ beside train/: keep one of them",
+            "has val/ and held-out/ beside train/: keep one of them",
         ),
         (["train/a/1", "train/b/1", "val/a/1"], r"same classes; only one of them has 'b'"),
         ([f"{c}/{i}" for c in "abcdef" for i in "1"], "only one in 'a', 'b', 'c' and 3 more"),
@@ -337,7 +338,46 @@ def test_unreadable_folder(photos):
         count_classes(f"folder:{photos}")
 
 
-def test_colours_where_one_channel_is_wanted(settings, photos):
+def test_colours_become_grey_where_one_channel_is_wanted(settings, photos):
     source = open_source(f"folder:{photos}", folder_settings(settings, channels=1), 0)
-    with pytest.raises(UserError, match=r"has colours, .* use --set data.channels=3"):
-        image_of(source, source.items[0])
+    image = image_of(source, source.items[0])
+    assert image.pixels.shape == (8, 8, 1)
+    assert "colours to grey" in image.conversions
+
+
+@pytest.mark.parametrize(("gigabytes", "threads"), [(1, 1), (4, 4), (64, 8)])
+def test_threads_are_bounded_by_memory(settings, photos, monkeypatch, gigabytes, threads):
+    source = open_source(f"folder:{photos}", folder_settings(settings), 0)
+    asked: list[int] = []
+    pool = folder.ThreadPoolExecutor
+
+    def noting(threads: int, name: str):
+        asked.append(threads)
+        return pool(threads, name)
+
+    monkeypatch.setattr(folder, "available_cores", lambda: 8)
+    monkeypatch.setattr(folder, "memory_limit", lambda: gigabytes * 2**30)
+    monkeypatch.setattr(folder, "ThreadPoolExecutor", noting)
+    assert len(list(source.read(source.items))) == len(source.items)
+    assert asked == [threads]
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "held-out", "test"])
+def test_held_out_images_beside_train_have_many_names(settings, tmp_path, name):
+    one_file(tmp_path, *(f"{s}/{c}/1.png" for s in ("train", name) for c in "ab"))
+    source = open_source(f"folder:{tmp_path}", folder_settings(settings), 0)
+    assert [item.split for item in source.items] == ["train"] * 2 + ["held-out"] * 2
+    if name != "test":
+        one_file(tmp_path, "test/a/1.png")
+        source = open_source(f"folder:{tmp_path}", folder_settings(settings), 0)
+        assert {item.name.partition("/")[0] for item in source.items} == {"train", name}
+        assert list(source.ignored) == ["folder test/, since another one is held out"]
+
+
+def test_names_that_are_not_utf8_are_read_and_shown(settings, tmp_path):
+    one_file(tmp_path, *(f"{c}/{i}.png" for c in ("b", "c") for i in range(2)))
+    (tmp_path / "c").rename(tmp_path / os.fsdecode(b"c\xe9"))
+    source = open_source(f"folder:{tmp_path}", folder_settings(settings), 0)
+    assert source.classes == ["b", "c\\xe9"]
+    assert all(isinstance(image_of(source, item), Image) for item in source.items)
+    assert source_contents(f"folder:{tmp_path}").digest
