@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -55,7 +56,7 @@ app.command()(run)
 @app.command()
 @with_examples(
     "epg sample --model digits-denoising --classes 0,1,2 --num 64 --out grid.png",
-    "epg sample --model digits-consistency:1 --num 1000 --out samples.npz",
+    "epg sample --model digits-consistency:v1 --num 1000 --out samples.npz",
     "epg sample --model digits-denoising --steps 64 --guidance-scale 3 --out grid.png",
 )
 def sample(
@@ -191,6 +192,10 @@ def main() -> None:
     """Entry point of `epg`: `--debug` may stand anywhere on the line."""
     from epg.cli.guarded import guarded
 
+    for stream in (sys.stdout, sys.stderr):
+        # What a terminal of another alphabet cannot show is escaped, not fatal after hours.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in sys.argv[1:]
     arguments = [word for word in sys.argv[1:] if word != "--debug"]
     sys.exit(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from epg.documents import (
@@ -94,8 +94,13 @@ class Manifest:
 
     @property
     def sha256(self) -> str:
-        """Digest of the canonical JSON without a seal: the identity of this data set."""
-        return hashlib.sha256(_canonical(asdict(self))).hexdigest()
+        """Identity of this data set: the shards and what is in them, not where they came from.
+
+        The same images under another path are the same data; a report about hidden files beside
+        them is no data at all.
+        """
+        content = replace(self, source="", report={})
+        return hashlib.sha256(_canonical(asdict(content))).hexdigest()
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import chain, islice
 
 from epg.data.hashed_file import HashedFile
 from epg.data.manifest import SPLITS, Manifest, ShardInfo, shard_info
@@ -22,7 +23,7 @@ from epg.data.settings import ImageSettings
 from epg.data.shard_format import END, encode_sample, sample_key
 from epg.data.sources.base import BadImageError, Image, Item, Source
 from epg.documents import SEAL, DocumentError, Kind, fields, parse_object, sealed, unseal
-from epg.errors import UserError, one_line
+from epg.errors import UserError, one_line, printable
 from epg.store.base import ObjectNotFound, Store
 from epg.store.reading import read_document
 from epg.store.scratch import scratch_folder
@@ -91,7 +92,7 @@ def write_shards(
     """
     prefix = prefix.strip("/")
     shards = list(_plan(source, config.samples_per_shard, seed))
-    writer = _Writer(source, config, store, on_progress)
+    writer = _Writer(source, config, store, on_progress, [items for _, _, items in shards])
     parts: dict[str, list[_Part]] = {split: [] for split in SPLITS}
     for split, number, items in shards:
         parts[split].append(writer.reuse_or_write(_shard_key(prefix, split, number), items))
@@ -123,15 +124,22 @@ class _Writer:
     """Writes one shard after another, and counts what cannot be used."""
 
     def __init__(
-        self, source: Source, config: ImageSettings, store: Store, on_progress: Progress | None
+        self,
+        source: Source,
+        config: ImageSettings,
+        store: Store,
+        on_progress: Progress | None,
+        shards: list[list[Item]],
     ) -> None:
         self._source, self._config, self._store = source, config, store
+        self._unread = deque(shards)
         self._total, self._on_progress = len(source.items), on_progress
         self._done = 0
         self._bad: list[tuple[str, str, str]] = []
 
     def reuse_or_write(self, key: str, items: list[Item]) -> _Part:
         """Return what is known of a shard after making sure that it is in the store."""
+        self._unread.popleft()
         part = self._reuse(key)
         if part is None:
             part = self._write(key, items)
@@ -182,7 +190,7 @@ class _Writer:
             for item, result in results:
                 self._done += 1
                 if isinstance(result, BadImageError):
-                    bad = (item.name, result.reason, str(result))
+                    bad = (printable(item.name), result.reason, printable(str(result)))
                     part.skipped.append(bad)
                     self._count_bad(bad, results)
                 else:
@@ -200,15 +208,17 @@ class _Writer:
         limit = self._config.max_bad_fraction
         if len(self._bad) <= limit * self._total:
             return
-        for read, (item, result) in enumerate(following):
+        # The advice must hold for the shards to come, too.
+        later = chain.from_iterable(self._source.read(items) for items in self._unread)
+        for item, result in islice(chain(following, later), _COUNTED_AFTER_STOP):
             self._done += 1
             if isinstance(result, BadImageError):
-                self._bad.append((item.name, result.reason, str(result)))
-            if read >= _COUNTED_AFTER_STOP:
-                break
+                self._bad.append((printable(item.name), result.reason, printable(str(result))))
         shown = "; ".join(f"{name!r}: {detail}" for name, _, detail in self._bad[:3])
         more = f"; and {len(self._bad) - 3} more" if len(self._bad) > 3 else ""
-        enough = math.ceil(100 * len(self._bad) / self._total) / 100
+        enough = math.ceil(100 * len(self._bad) / self._done) / 100
+        if self._done < self._total:  # the rest may be a little worse
+            enough = min(1.0, enough + 0.01)
         raise UserError(
             f"{self._source.spec}: {len(self._bad)} of the {self._done} images read (of "
             f"{self._total} in all) cannot be used, more than data.max_bad_fraction={limit:g} "

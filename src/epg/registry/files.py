@@ -115,6 +115,8 @@ class FileRegistry:
         if colon:
             check_version(version)
             entry = self._entry(name, version)
+            if entry is None and version.isdecimal():  # NAME:1 can only mean v1
+                entry = self._entry(name, f"v{version}")
             if entry is not None:
                 return entry
         versions = self.list(name)

@@ -165,6 +165,10 @@ def _environment(plan: RunPlan) -> dict[str, str]:
         LAUNCHER_VARIABLE: launcher_name(),
         "TMPDIR": temporary,  # cleared at the next start, also after a kill -9
         "PYTHONUNBUFFERED": "1",
+        # A random.py in the user's folder is no module of ours, and a locale is no encoding.
+        "PYTHONSAFEPATH": "1",
+        "PYTHONUTF8": "1",
+        "PYTHONIOENCODING": "utf-8:backslashreplace",
         "_KFP_RUNTIME": "false",  # the host needs all of kfp, also when called within a step
     }
 

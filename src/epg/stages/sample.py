@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from epg.errors import UserError
+from epg.errors import UserError, printable
 from epg.registry import Registry
 from epg.store.files import explained, sweep_leftovers, write_atomically
 from epg.store.scratch import scratch_folder
@@ -33,7 +33,7 @@ def sample(
 
     Args:
         model: path of a weights file or folder, or a registered `NAME` or `NAME:VERSION`.
-        classes: class names or indices; None means all.
+        classes: class names, or indices where no name is a number; None means all.
         num: number of images.
         out: `.npz` (`arr_0` uint8 [N, H, W, C], `arr_1` labels) or `.png` (a grid, row by class).
         registry: where a bare name is looked up.
@@ -79,21 +79,35 @@ def sample(
 
 
 def class_indices(classes: list[str] | None, known: list[str]) -> list[int]:
-    """Turn class names or indices into indices. Raises `UserError` for an unknown one."""
+    """Turn class names or indices into indices.
+
+    Raises:
+        UserError: an unknown one, or a number that may mean a name or an index.
+    """
     if not classes:
         return list(range(len(known)))
+    numbered = any(name.isdecimal() for name in known)
     indices = []
     for wanted in classes:
         if wanted in known:
             indices.append(known.index(wanted))
-        elif wanted.isdigit() and int(wanted) < len(known):
+        elif wanted.isdecimal() and wanted.isascii() and len(wanted) < 10 and not numbered:
             indices.append(int(wanted))
         else:
-            shown = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
-            raise UserError(
-                f"class {wanted!r}: this model has {shown}, or the indices 0 to {len(known) - 1}"
-            )
+            indices.append(-1)
+        if not 0 <= indices[-1] < len(known):
+            raise _no_such_class(wanted, known, numbered)
     return indices
+
+
+def _no_such_class(wanted: str, known: list[str], numbered: bool) -> UserError:
+    shown = ", ".join(map(printable, known[:20])) + (", ..." if len(known) > 20 else "")
+    others = (
+        "; its classes are called by numbers, so only names are taken"
+        if numbered
+        else f", or the indices 0 to {len(known) - 1}"
+    )
+    return UserError(f"class {wanted!r}: this model has {shown}{others}")
 
 
 def _locate(model: str, registry: Registry, scratch: Path) -> Path:

@@ -1,7 +1,7 @@
 """Stage `shard`: images of any origin become tars of pixels and one manifest.
 
 Shards lie under `shards/<fingerprint>/` of the run; the fingerprint covers the settings and the
-source's listing, so changed data never mix with what was there.
+source's contents, so changed data never mix with what was there.
 """
 
 from __future__ import annotations
@@ -12,12 +12,18 @@ from typing import Any
 
 from epg.data.manifest import Manifest
 from epg.documents import DocumentError
-from epg.errors import UserError
+from epg.errors import UserError, printable
 from epg.runs.entry import Component
 from epg.runs.perform import changed_error, perform
 from epg.runs.record import Outputs, StageRecord, load_record, outputs_exist, record_key
 from epg.runs.run import Run
 from epg.stages.catalog import STAGES
+from epg.stages.changes import (
+    CONTENTS_NAME,
+    changes_since_sharding,
+    noted_contents,
+    present_contents,
+)
 from epg.stages.inputs import manifest_bytes
 from epg.stages.settings import shard_config
 from epg.store import ObjectNotFound
@@ -34,16 +40,23 @@ def shard(run: Run) -> StageRecord:
     Raises:
         UserError: an unusable source, too many bad images, no space, an unusable store.
     """
-    from epg.data.sources import SourceNotFound, source_digest
+    from epg.data.sources import SourceNotFound
 
     data, seed = run.recipe.data, run.recipe.seed
     config = shard_config(run.recipe)
     _forget_incomplete(run)
+    noted = noted_contents(run)
     try:
-        inputs = {"source": source_digest(data.source)}
+        contents = present_contents(run, noted, StageReporter(STAGE.name))
     except SourceNotFound as error:
         return _sharded_elsewhere(run, config, error)
+    inputs = {"source": contents.digest}
     prefix = f"shards/{_fingerprint(config, inputs)}"
+    changed = changes_since_sharding(run, noted, contents)
+    if changed:
+        StageReporter(STAGE.name).message(f"the shards are made anew: {'; '.join(changed)}")
+    if noted.get(prefix) != contents:  # also where only times differ: the next look is quick
+        run.store.put_bytes(f"{prefix}/{CONTENTS_NAME}", contents.to_bytes())
 
     def work(reporter: StageReporter, outputs: Outputs) -> None:
         from epg.data.sharding import MANIFEST_NAME, write_shards
@@ -62,6 +75,7 @@ def shard(run: Run) -> StageRecord:
         if skipped:
             counted = ", ".join(f"{count} × {reason}" for reason, count in skipped.items())
             reporter.warning(f"{sum(skipped.values())} images skipped: {counted}")
+        _tell_lost_colours(manifest, reporter)
         outputs.metrics.update(
             images_train=manifest.num_samples("train"),
             images_held_out=manifest.num_samples("held-out"),
@@ -75,6 +89,17 @@ def shard(run: Run) -> StageRecord:
         )
 
     return perform(run, STAGE, config=config, inputs=inputs, work=work)
+
+
+def _tell_lost_colours(manifest: Manifest, reporter: StageReporter) -> None:
+    from epg.data.sources.decode import COLOURS_TO_GREY
+
+    grey = manifest.report["converted"].get(COLOURS_TO_GREY, 0)
+    if grey:
+        reporter.message(
+            f"{grey:,} colour images were made grey, as data.channels=1 says; "
+            "--set data.channels=3 keeps their colours"
+        )
 
 
 def _sharded_elsewhere(run: Run, config: dict[str, Any], missing: UserError) -> StageRecord:
@@ -91,10 +116,21 @@ def _sharded_elsewhere(run: Run, config: dict[str, Any], missing: UserError) -> 
         ) from missing
     if record.config != config:
         raise changed_error(run, record, config) from missing
+    manifest = _manifest(run, record)
+    if manifest is not None and _folder(manifest.source) != _folder(run.recipe.data.source):
+        raise UserError(
+            f"{missing}; the run {run.name!r} has shards of {manifest.source}: give that as "
+            "data.source to use them"
+        ) from missing
     reporter = StageReporter(STAGE.name)
     reporter.message(f"{run.recipe.data.source} is not here: the shards made of it are used")
     reporter.reused(record.finished)
     return record
+
+
+def _folder(source: str) -> str:
+    """Return the last name of a source's path: what stands before it may be another machine's."""
+    return printable(source.rstrip("/").rpartition("/")[2].rpartition(":")[2])
 
 
 def _fingerprint(config: dict[str, Any], inputs: dict[str, str]) -> str:

@@ -217,6 +217,18 @@ def test_too_many_bad_images_stop(settings, photos, store):
     assert enough >= bad / 16
 
 
+def test_advice_on_bad_images_needs_following_once(settings, photos, store):
+    for name in ("0.png", "1.png", "2.png", "3.png"):
+        (photos / "pear" / name).write_bytes(b"")
+    config = folder_settings(settings, samples_per_shard=1)  # each bad image in another shard
+    with pytest.raises(UserError) as caught:
+        write_shards(open_source(f"folder:{photos}", config, 0), config, 0, store, "s")
+    assert "4 of the 12 images read (of 12 in all)" in str(caught.value)
+    enough = float(str(caught.value).rpartition("=")[2])
+    config = folder_settings(settings, samples_per_shard=1, max_bad_fraction=enough)
+    write_shards(open_source(f"folder:{photos}", config, 0), config, 0, store, "s")
+
+
 def test_class_without_usable_images(settings, photos, store):
     for path in (photos / "pear").iterdir():
         path.write_bytes(b"no image")

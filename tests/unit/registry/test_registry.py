@@ -177,6 +177,7 @@ def test_resolve_and_fetch(registry: Store, weights: Path, tmp_path: Path) -> No
     put(registry, make_weights(tmp_path, "second"))
     assert open_registry(registry).resolve(NAME).version == "v2", "the newest"
     assert open_registry(registry).resolve(f"{NAME}:v1").version == "v1"
+    assert open_registry(registry).resolve(f"{NAME}:1").version == "v1", "what else"
     assert open_registry(registry).fetch(NAME, tmp_path / "got").read_text() == "second"
     assert open_registry(registry).fetch(f"{NAME}:v1", tmp_path / "got").read_text() == "first"
 

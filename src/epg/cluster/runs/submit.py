@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import sys
 from collections.abc import Iterable
@@ -11,7 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from epg.cluster.runs.kfp_api import KfpApi
-from epg.cluster.runs.parameters import CompiledPipeline, parse_arguments, read_pipeline
+from epg.cluster.runs.parameters import (
+    LARGEST,
+    CompiledPipeline,
+    parse_arguments,
+    read_pipeline,
+)
+from epg.cluster.runs.requirements import check_name, check_requirements
 from epg.errors import UserError
 from epg.text import printable
 
@@ -66,6 +73,7 @@ def prepare(request: SubmitRequest) -> tuple[CompiledPipeline, dict[str, Any]]:
     arguments = parse_arguments(words, pipeline.parameters)
     _check_recipe(pipeline, arguments, words)
     _settle_run_name(pipeline, arguments, request.run_name)
+    _check_rest(pipeline, arguments, request)
     return pipeline, arguments
 
 
@@ -76,7 +84,7 @@ def _check_recipe(
     known = pipeline.parameters
     if "recipe" not in known or known["recipe"].type != "STRING":
         return
-    from epg.config.loading import load_recipe
+    from epg.config.loading import load_recipe, passable_recipe
 
     overrides = arguments.get("overrides") or getattr(known.get("overrides"), "default", None) or {}
     recipe = arguments.get("recipe", known["recipe"].default)
@@ -94,6 +102,9 @@ def _check_recipe(
     loaded = load_recipe(where, overrides)
     if "recipe" in arguments and "run_name" in known:
         arguments.setdefault("run_name", loaded.name)
+    if "{{" in json.dumps([recipe, overrides]):
+        arguments["recipe"] = passable_recipe(loaded)
+        arguments["overrides"] = {}
 
 
 def _settle_run_name(
@@ -105,6 +116,31 @@ def _settle_run_name(
         if option is not None:
             arguments["run_name"] = option
         check_run_name(arguments.get("run_name", pipeline.parameters["run_name"].default))
+
+
+def _check_rest(
+    pipeline: CompiledPipeline, arguments: dict[str, Any], request: SubmitRequest
+) -> None:
+    """Refuse what a pod or the way to it would stumble over."""
+    if pipeline.name.startswith("epg-"):
+        defaults = {name: parameter.default for name, parameter in pipeline.parameters.items()}
+        check_requirements(arguments, defaults)
+    check_name("--service-account", request.service_account)
+    check_name("--namespace", request.namespace)
+    if request.pipeline_root is not None and "://" not in request.pipeline_root:
+        raise UserError(
+            f"--pipeline-root {request.pipeline_root!r}: pods do not see it; write a URI such as "
+            "s3://BUCKET/PREFIX"
+        )
+    for name, value in arguments.items():
+        if "{{" in json.dumps(value):
+            raise UserError(f"parameter {name} has '{{{{', which Kubeflow replaces: write it otherwise")
+    size = len(json.dumps(arguments).encode())
+    if size > LARGEST:
+        raise UserError(
+            f"the parameters have {size:,} bytes together; at most {LARGEST:,} fit into a step's "
+            "arguments: shorten the recipe's description and comments"
+        )
 
 
 def send(
