@@ -98,7 +98,7 @@ class Site:
         return sized(task, self.cpu_request, self.cpu, self.memory)
 
     def _placed(self, task: PipelineTask, stage: str) -> PipelineTask:
-        task = pulled(as_nobody(named(task, stage)))
+        task = part_of_its_run(pulled(as_nobody(named(task, stage))))
         task = with_addresses(with_store(task, self.store_credentials))
         return on_nodes(task, self.node_selector, self.tolerations)
 
@@ -126,6 +126,12 @@ def as_nobody(task: PipelineTask) -> PipelineTask:
     return kubernetes.set_security_context(
         task, run_as_user=USER, run_as_group=GROUP, run_as_non_root=True
     )
+
+
+def part_of_its_run(task: PipelineTask) -> PipelineTask:
+    """Tell the step its pipeline run's id: another run of the same name is told from it."""
+    label = "metadata.labels['pipeline/runid']"
+    return kubernetes.use_field_path_as_env(task, "EPG_PIPELINE_RUN", label)
 
 
 def with_store(task: PipelineTask, credentials: PipelineChannel) -> PipelineTask:

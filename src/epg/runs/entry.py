@@ -23,6 +23,7 @@ from epg.runs.guard import watch_parent
 from epg.runs.handover import HandOver
 from epg.runs.record import StageRecord
 from epg.runs.run import Run, run_store
+from epg.store.lease import InUse
 from epg.telemetry.progress import StageReporter
 
 
@@ -121,16 +122,20 @@ def _told(stage: str, store: str, run_name: str) -> Iterator[None]:
     try:
         yield
         return
+    except InUse as error:
+        message = str(error)
+        _last_line(stage, message)  # the report is another's, who is not to hear of it
     except UserError as error:
         message = str(error)
+        _remember(stage, message, store, run_name)
     except Exception as error:
         full_disk = isinstance(error, OSError) and error.errno == errno.ENOSPC
         if not full_disk:  # nobody foresaw it: its traceback follows in the log
             _remember(stage, " ".join(f"{type(error).__name__}: {error}".split()), store, run_name)
             raise
         message = f"no space left on the disk of {getattr(error, 'filename', None) or 'the store'}"
+        _remember(stage, message, store, run_name)
     StageReporter(stage).failed(message)
-    _remember(stage, message, store, run_name)
     sys.stdout.flush()
     print(f"epg: error: {stage}: {message}", file=sys.stderr, flush=True)
     raise SystemExit(2)
@@ -147,6 +152,11 @@ def _remember(stage: str, message: str, store: str, run_name: str) -> None:
         run_store(store, run_name).put_bytes(f"failures/{stage}.json", content)
     except Exception as error:
         print(f"{stage}: the reason could not be stored: {error}", file=sys.stderr)
+    _last_line(stage, message)
+
+
+def _last_line(stage: str, message: str) -> None:
+    """Leave the reason where Kubernetes shows it: in the pod itself."""
     log = Path("/dev/termination-log")
     if log.exists() and os.access(log, os.W_OK):
         log.write_text(f"{stage}: {message}\n")

@@ -17,9 +17,9 @@ from typing import Any
 from epg import __version__
 from epg.errors import UserError
 from epg.runs.run import Run
-from epg.store import Store
 from epg.store.base import ObjectNotFound
 from epg.store.digest import file_sha256
+from epg.store.held import HeldStore
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,13 @@ class StageRecord:
 
 @dataclass
 class Outputs:
-    """Where a working stage puts its results; they are stored before the record is."""
+    """Where a working stage puts its results; they are stored before the record is.
+
+    `store` takes nothing once somebody else has taken the stage over.
+    """
 
     stage: str
-    store: Store
+    store: HeldStore
     scratch: Path
     metrics: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from epg.config.loading import dump_recipe, load_recipe
+from epg.config.loading import load_recipe
 from epg.config.recipe import Recipe
 from epg.errors import UserError
 from epg.store import Store, open_store
@@ -63,8 +63,3 @@ def check_run_name(name: str) -> None:
         )
     if name == "registry":
         raise UserError("run name 'registry' is where models are registered: choose another one")
-
-
-def save_recipe(run: Run) -> None:
-    """Keep the resolved recipe beside the results."""
-    run.store.put_bytes(RECIPE_KEY, dump_recipe(run.recipe).encode())
