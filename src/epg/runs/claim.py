@@ -13,7 +13,6 @@ its own result depends on, and training stages refuse to be changed (`epg.runs.p
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,13 +20,11 @@ from typing import Any
 
 from epg.config.comparison import differences
 from epg.config.loading import dump_recipe
-from epg.runs.run import RECIPE_KEY, Run
+from epg.runs.run import RECIPE_KEY, Run, pipeline_run
 from epg.store.base import ObjectExists, ObjectNotFound
 from epg.store.lease import InUse
 
 CLAIM_KEY = "claim.json"
-#: Id of the pipeline run that a step belongs to; not set outside a cluster.
-PIPELINE_RUN_VARIABLE = "EPG_PIPELINE_RUN"
 _SHOWN = 5  # differences
 
 
@@ -46,7 +43,7 @@ def settle_recipe(run: Run) -> None:
     Raises:
         InUse: another pipeline run is at it with another recipe; the message says what differs.
     """
-    ours, recipe = _pipeline_run(), run.recipe.model_dump(mode="json")
+    ours, recipe = pipeline_run(), run.recipe.model_dump(mode="json")
     claim = _read(run)
     if claim is None and ours:
         content = json.dumps({"pipeline_run": ours, "since": time.time(), "recipe": recipe})
@@ -64,12 +61,8 @@ def settle_recipe(run: Run) -> None:
 def release_recipe(run: Run) -> None:
     """Let others choose another recipe: our pipeline run has come to its end."""
     claim = _read(run)
-    if claim is not None and claim.pipeline_run == _pipeline_run():
+    if claim is not None and claim.pipeline_run == pipeline_run():
         run.store.delete(CLAIM_KEY)
-
-
-def _pipeline_run() -> str:
-    return " ".join(os.environ.get(PIPELINE_RUN_VARIABLE, "").split())
 
 
 def _bytes(run: Run, key: str) -> bytes | None:

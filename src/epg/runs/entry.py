@@ -21,8 +21,9 @@ from typing import Any, Protocol
 from epg.errors import UserError
 from epg.runs.guard import watch_parent
 from epg.runs.handover import HandOver
-from epg.runs.record import StageRecord
-from epg.runs.run import Run, run_store
+from epg.runs.record import CACHE_ADVICE, StageRecord
+from epg.runs.run import Run, pipeline_run, run_store
+from epg.store.base import ObjectNotFound
 from epg.store.lease import InUse
 from epg.telemetry.progress import StageReporter
 
@@ -73,9 +74,10 @@ class Component:
             run = Run.open(recipe, overrides, store, run_name)
             outputs = (*self.follows, *self.hands_over, *self.shows, self.measures)
             arguments = {name: value for name, value in given.items() if name not in outputs}
-            for name, read in self.takes.items():
-                arguments[name] = read(Path(given[name].path).read_bytes())
-            record = self.stage(run, **arguments)
+            with self._handed_over():
+                for name, read in self.takes.items():
+                    arguments[name] = read(Path(given[name].path).read_bytes())
+                record = self.stage(run, **arguments)
             for name, wanted in self.hands_over.items():
                 _write(given[name], HandOver.of(run, record, *wanted).to_json())
             for name, output in self.shows.items():
@@ -83,6 +85,17 @@ class Component:
             if self.measures:
                 _log(record, given[self.measures])
             return str(record.metrics[self.returns]) if self.returns else ""
+
+    @contextlib.contextmanager
+    def _handed_over(self) -> Iterator[None]:
+        """Say why something may be gone that a step before has handed over."""
+        try:
+            yield
+        except (ObjectNotFound, FileNotFoundError) as error:
+            if not (self.takes and pipeline_run()):
+                raise
+            what = f"no file {error.filename}" if isinstance(error, FileNotFoundError) else error
+            raise UserError(f"{what}, which a step before has made: {CACHE_ADVICE}") from error
 
     def _name(self, given: Mapping[str, Any]) -> str:
         step = self.stage.__name__.replace("_", "-")

@@ -16,10 +16,17 @@ from typing import Any
 
 from epg import __version__
 from epg.errors import UserError
-from epg.runs.run import Run
+from epg.runs.run import Run, pipeline_run
 from epg.store.base import ObjectNotFound
 from epg.store.digest import file_sha256
 from epg.store.held import HeldStore
+
+
+#: What to do where a step before went by, and its results are not there.
+CACHE_ADVICE = (
+    "Kubeflow's cache, which does not look whether a result is still there, has handed it over: "
+    "submit the run again with --no-cache"
+)
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,11 @@ def load_record(run: Run, stage: str) -> StageRecord | None:
 def require_record(run: Run, stage: str) -> StageRecord:
     """Return the record of a finished stage, or say which command makes it."""
     record = load_record(run, stage)
+    if record is None and pipeline_run():
+        raise UserError(
+            f"stage {stage!r} of run {run.name!r} is not in {run.store_uri}, though its step went "
+            f"by: {CACHE_ADVICE}"
+        )
     if record is None:
         raise UserError(
             f"stage {stage!r} of run {run.name!r} is not done in {run.store_uri}: "

@@ -12,10 +12,12 @@ from typing import Any
 
 from epg.data.manifest import Manifest
 from epg.errors import UserError
+from epg.runs.claim import settle_recipe
 from epg.runs.entry import Component
 from epg.runs.perform import changed_error, perform
 from epg.runs.record import Outputs, StageRecord, load_record, outputs_exist, record_key
 from epg.runs.run import Run
+from epg.stages.afresh import begin_again, check_stage
 from epg.stages.catalog import STAGES
 from epg.stages.settings import shard_config
 from epg.store import ObjectNotFound
@@ -24,14 +26,22 @@ from epg.telemetry.progress import StageReporter
 STAGE = STAGES["shard"]
 
 
-def shard(run: Run) -> StageRecord:
+def shard(run: Run, begin_at: str = "") -> StageRecord:
     """Write the recipe's images as shards into the run's store.
+
+    Args:
+        run: the run.
+        begin_at: a stage; its results and all that were made of them are thrown away first, here
+            because this is the first step of a pipeline.
 
     Outputs: `manifest` (JSON). Metrics: images of both splits, skipped and converted images.
 
     Raises:
-        UserError: an unusable source, too many bad images, no space, an unusable store.
+        UserError: an unusable source, too many bad images, no space, an unusable store; somebody
+            is at what was to be thrown away.
     """
+    if begin_at:
+        _begin_again(run, begin_at)
     from epg.data.sources import SourceNotFound, source_digest
 
     data, seed = run.recipe.data, run.recipe.seed
@@ -73,6 +83,13 @@ def shard(run: Run) -> StageRecord:
         )
 
     return perform(run, STAGE, config=config, inputs=inputs, work=work)
+
+
+def _begin_again(run: Run, stage: str) -> None:
+    check_stage(stage, "begin_at")
+    settle_recipe(run)
+    gone = begin_again(run, stage)
+    StageReporter(STAGE.name).message(f"thrown away: {', '.join(gone)}")
 
 
 def _sharded_elsewhere(run: Run, config: dict[str, Any], missing: UserError) -> StageRecord:

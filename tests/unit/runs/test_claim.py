@@ -9,10 +9,10 @@ import pytest
 
 from epg.config.loading import load_recipe
 from epg.errors import UserError
-from epg.runs.claim import CLAIM_KEY, PIPELINE_RUN_VARIABLE, release_recipe, settle_recipe
+from epg.runs.claim import CLAIM_KEY, release_recipe, settle_recipe
 from epg.runs.entry import Component
 from epg.runs.perform import perform
-from epg.runs.run import RECIPE_KEY, Run
+from epg.runs.run import PIPELINE_RUN_VARIABLE, RECIPE_KEY, Run
 from epg.stages.catalog import STAGES
 from epg.stages.report import report
 from epg.store.lease import InUse
@@ -110,3 +110,13 @@ def test_a_claim_that_is_garbage_claims_nothing(tmp_path, belongs_to, data):
     except UserError as error:
         pytest.fail(str(error))
     assert kept_recipe(run) == run.recipe
+
+
+def test_a_recurring_run_may_have_a_name_of_its_own_each_time(tmp_path, belongs_to, monkeypatch):
+    belongs_to("2f1c9a52-6f0b-4d3e")
+    run = Run.open("smoke", {}, str(tmp_path), "nightly-{run}")
+    assert run.name == "nightly-2f1c9a52"
+    assert run.store.uri.endswith("/nightly-2f1c9a52")
+    monkeypatch.delenv(PIPELINE_RUN_VARIABLE)
+    with pytest.raises(UserError, match="run name 'nightly-{run}'"):
+        Run.open("smoke", {}, str(tmp_path), "nightly-{run}")

@@ -23,10 +23,14 @@ import urllib3
 
 from epg.cluster.runs.endpoint import FORWARD, find_endpoint, find_token
 from epg.errors import UserError
+from epg.store.pace import Pace, TooLargeError, TooSlowError, collected
 
 OLDEST_SERVER = (2, 15)  # what our platform settings (resources from parameters) ask for
 _TIMEOUT = urllib3.Timeout(connect=5.0, read=30.0)  # seconds
+_DEADLINE = 60.0  # seconds for one answer, however it comes
+_LARGEST = 64 << 20  # bytes of one answer; a run brings its whole pipeline along
 _PAGE = 100
+_PAGES = 500  # of one list
 
 
 class Unreachable(UserError):  # noqa: N818 - says what it is
@@ -35,6 +39,10 @@ class Unreachable(UserError):  # noqa: N818 - says what it is
 
 class NotThere(UserError):  # noqa: N818 - likewise
     """The server has no such thing."""
+
+
+class Conflict(UserError):  # noqa: N818 - likewise
+    """The server has such a thing already."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +100,17 @@ class KfpApi:
 
     def experiment(self, name: str, namespace: str | None) -> tuple[str, bool]:
         """Return the id of an experiment, made where absent, and whether it was made."""
+        if found := self._experiment(name, namespace):
+            return found, False
+        body = {"display_name": name, **({"namespace": namespace} if namespace else {})}
+        try:
+            return str(self.call("POST", "experiments", body)["experiment_id"]), True
+        except Conflict:  # somebody else has made it just now
+            if found := self._experiment(name, namespace):
+                return found, False
+            raise
+
+    def _experiment(self, name: str, namespace: str | None) -> str | None:
         for found in self._list("experiments", _named(name), namespace, "experiments"):
             if found.get("display_name") == name:
                 if found.get("storage_state") == "ARCHIVED":
@@ -99,9 +118,8 @@ class KfpApi:
                         f"experiment {name!r} is archived: restore it in the UI, or choose "
                         "another by --experiment"
                     )
-                return str(found["experiment_id"]), False
-        body = {"display_name": name, **({"namespace": namespace} if namespace else {})}
-        return str(self.call("POST", "experiments", body)["experiment_id"]), True
+                return str(found["experiment_id"])
+        return None
 
     def create_run(self, body: dict[str, Any]) -> dict[str, Any]:
         """Start a run."""
@@ -151,12 +169,16 @@ class KfpApi:
             query["filter"] = only
         if namespace:
             query["namespace"] = namespace
-        while True:
+        for _ in range(_PAGES):
             answer = self.call("GET", f"{path}?{urlencode(query)}")
             yield from answer.get(key) or []
-            if not answer.get("next_page_token"):
+            token = answer.get("next_page_token")
+            if not token:
                 return
-            query["page_token"] = answer["next_page_token"]
+            if token == query.get("page_token"):
+                break
+            query["page_token"] = str(token)
+        raise UserError(f"{self.endpoint}: its list of {path} has no end: give an id, not a name")
 
     def call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         """Send one request and return the JSON object of the answer.
@@ -175,17 +197,22 @@ class KfpApi:
             data = json.dumps(body, allow_nan=False).encode()
         url = f"{self.endpoint}/apis/v2beta1/{path}"
         try:
-            answer = self._pool.request(method, url, body=data, headers=headers, redirect=False)
+            answer = self._pool.request(
+                method, url, body=data, headers=headers, redirect=False, preload_content=False
+            )
+            received = collected(answer, Pace(_DEADLINE), _LARGEST)
+        except TooLargeError as error:
+            raise UserError(f"{self.endpoint}: {error}: check --endpoint") from error
         except urllib3.exceptions.HTTPError as error:
             raise Unreachable(self._why_not(error)) from error
         if answer.status == 200:
             try:
-                content = json.loads(answer.data)
-            except ValueError:
+                content = json.loads(received)
+            except (ValueError, RecursionError):
                 content = None
             if isinstance(content, dict):
                 return content
-        raise self._refusal(answer.status, answer.data)
+        raise self._refusal(answer.status, received)
 
     def _why_not(self, error: Exception) -> str:
         if isinstance(error, urllib3.exceptions.SSLError):
@@ -197,7 +224,7 @@ class KfpApi:
             what = "unknown host"
         elif "refused" in str(error):  # urllib3 calls that a timeout, too
             what = "nothing listens there"
-        elif isinstance(error, urllib3.exceptions.TimeoutError):
+        elif isinstance(error, urllib3.exceptions.TimeoutError | TooSlowError):
             what = "no answer in time"
         else:
             what = _oneline(error)
@@ -224,7 +251,12 @@ class KfpApi:
             )
         if status in (502, 503, 504):
             return Unreachable(f"{self.endpoint}: the server is not ready: {status} {text}".strip())
-        return UserError(f"{self.endpoint}: refused ({status}): {text or 'without a reason'}")
+        kind = Conflict if status == 409 else UserError
+        return kind(f"{self.endpoint}: refused ({status}): {text or 'without a reason'}")
+
+    def terminate(self, run_id: str) -> None:
+        """Ask for the end of a run; its pods get the signal after 10 to 20 s."""
+        self.call("POST", f"runs/{quote(run_id, safe='')}:terminate")
 
 
 def _named(name: str) -> str:
@@ -236,7 +268,7 @@ def _message(data: bytes) -> str:
     """Return the useful sentence of an error: the innermost one, without Go's stack."""
     try:
         content = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         text = "" if data.lstrip().startswith(b"<") else data.decode("utf-8", errors="replace")
     else:
         found = content if isinstance(content, dict) else {}
