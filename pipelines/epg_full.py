@@ -44,6 +44,7 @@ def epg_full(
     node_selector: dict = {},  # noqa: B006
     tolerations: list = [],  # noqa: B006
     store_credentials: str = "epg-s3",
+    begin_at: str = "",
 ) -> None:
     """Run all stages of one recipe.
 
@@ -68,6 +69,9 @@ def epg_full(
         store_credentials: name of the Secret in the run's namespace whose keys accesskey and
             secretkey open the object store. The ConfigMap epg-site has the addresses: endpoint,
             region and secure of the store, pushgateway. Both may be absent.
+        begin_at: a stage, such as pretrain, whose results and all that were made of them are
+            thrown away first; empty for none. `epg submit --from` sets it and takes no results
+            from Kubeflow's cache, which does not know of it.
     """
     common = {"recipe": recipe, "overrides": overrides, "store": store, "run_name": run_name}
 
@@ -115,8 +119,8 @@ def epg_full(
 
     page = site.runs(report(**common), "report")
     with dsl.ExitHandler(page, name="stages"):
-        shards = site.runs(shard(**common), "shard")
-        site.runs(count_gflops(**common), "count-gflops")
+        shards = site.runs(shard(begin_at=begin_at, **common), "shard")
+        site.runs(count_gflops(**common), "count-gflops").after(shards)  # after `begin_at`
         statistics = site.runs(
             reference_statistics(shards=shards.outputs["shards"], **common), "reference-statistics"
         )

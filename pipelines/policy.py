@@ -65,7 +65,8 @@ class Site:
 
     def preparing(self, task: PipelineTask, stage: str) -> PipelineTask:
         """Set up a step that computes on CPUs without torch, with a result worth keeping."""
-        return cached(self._working(task, stage, self.tools_image))
+        task = modest(self._lasting(task, stage, self.tools_image))
+        return cached(limited_to(task, COMPUTING_LIMIT))
 
     def computing(self, task: PipelineTask, stage: str) -> PipelineTask:
         """Set up a step that computes for hours on CPUs, with a result worth keeping."""
@@ -93,12 +94,14 @@ class Site:
         return uncached(limited_to(small(task), DECIDING_LIMIT))
 
     def _working(self, task: PipelineTask, stage: str, image: PipelineChannel) -> PipelineTask:
-        task = retried(runs_in(self._placed(task, stage), image))
-        task = limited_to(shared_memory(task), COMPUTING_LIMIT)
+        task = limited_to(shared_memory(self._lasting(task, stage, image)), COMPUTING_LIMIT)
         return sized(task, self.cpu_request, self.cpu, self.memory)
 
+    def _lasting(self, task: PipelineTask, stage: str, image: PipelineChannel) -> PipelineTask:
+        return retried(runs_in(self._placed(task, stage), image))
+
     def _placed(self, task: PipelineTask, stage: str) -> PipelineTask:
-        task = pulled(as_nobody(named(task, stage)))
+        task = part_of_its_run(pulled(as_nobody(named(task, stage))))
         task = with_addresses(with_store(task, self.store_credentials))
         return on_nodes(task, self.node_selector, self.tolerations)
 
@@ -126,6 +129,12 @@ def as_nobody(task: PipelineTask) -> PipelineTask:
     return kubernetes.set_security_context(
         task, run_as_user=USER, run_as_group=GROUP, run_as_non_root=True
     )
+
+
+def part_of_its_run(task: PipelineTask) -> PipelineTask:
+    """Tell the step its pipeline run's id: another run of the same name is told from it."""
+    label = "metadata.labels['pipeline/runid']"
+    return kubernetes.use_field_path_as_env(task, "EPG_PIPELINE_RUN", label)
 
 
 def with_store(task: PipelineTask, credentials: PipelineChannel) -> PipelineTask:
@@ -200,6 +209,12 @@ def sized(
     """Ask for CPU, and limit CPU (`2000m`) and memory (`8Gi`, asked for in full)."""
     task.set_cpu_request(request).set_cpu_limit(cpu).set_memory_limit(memory)
     return _consuming(task, request, cpu, memory)
+
+
+def modest(task: PipelineTask) -> PipelineTask:
+    """Size a step that decodes images or counts, whatever memory a training asks for."""
+    task.set_cpu_request("500m").set_cpu_limit("4000m")
+    return task.set_memory_request("1Gi").set_memory_limit("4Gi")
 
 
 def small(task: PipelineTask) -> PipelineTask:

@@ -12,6 +12,7 @@ def shard(
     overrides: dict,
     store: str,
     run_name: str,
+    begin_at: str = "",
 ) -> None:
     """Write the images of the recipe's source as tar shards into the store.
 
@@ -23,6 +24,8 @@ def shard(
         store: URI of the object store's root: `/absolute/folder`, `s3://BUCKET/PREFIX` or
             `minio://HOST:PORT/BUCKET/PREFIX`.
         run_name: name of the run; its results lie under `<store>/<run_name>/`.
+        begin_at: a stage, such as `pretrain`, whose results and all that were made of them are
+            thrown away first; empty for none.
     """
     from epg.stages.shard import shard_component
 
@@ -32,4 +35,5 @@ def shard(
         overrides=overrides,
         store=store,
         run_name=run_name,
+        begin_at=begin_at,
     )

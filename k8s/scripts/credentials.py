@@ -1,6 +1,6 @@
 """Create a Secret with generated values where there is none yet; one that exists is kept.
 
-Runs as an init container with a token that may do this and nothing else. Standard library only,
+Runs in the Job set-up, with a token that may do this and nothing else. Standard library only,
 so that any Python image will do.
 
     SECRET_NAME     name of the Secret, in the pod's own namespace

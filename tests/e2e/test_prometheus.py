@@ -24,6 +24,7 @@ from epg.measures import MEASURES
 from epg.telemetry.exporter import start_exporter
 from epg.telemetry.metrics import TrainingMetrics
 from epg.telemetry.outcomes import OutcomeKind, StageOutcome, push_outcome
+from tests.toys.command import PATIENCE
 
 K8S = Path(__file__).parents[2] / "k8s"
 NEEDED = ("prometheus", "prometheus-pushgateway", "promtool")
@@ -56,11 +57,11 @@ def free_port() -> int:
 
 
 def get(url: str, data: bytes | None = None) -> str:
-    with urllib.request.urlopen(url, data=data, timeout=5) as answer:  # noqa: S310 - our own
+    with urllib.request.urlopen(url, data=data, timeout=60) as answer:  # noqa: S310 - our own
         return answer.read().decode()
 
 
-def wait_for(what, seconds: float = 40.0):
+def wait_for(what, seconds: float = PATIENCE):
     end = time.monotonic() + seconds
     while True:
         with contextlib.suppress(OSError, urllib.error.URLError):
@@ -77,7 +78,7 @@ def process(*words: str) -> Iterator[None]:
         yield
     finally:
         running.terminate()
-        running.wait(timeout=20)
+        running.wait(timeout=PATIENCE)
 
 
 def configuration(exporter_port: int, gateway_port: int) -> dict:

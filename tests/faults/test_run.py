@@ -8,7 +8,7 @@ import re
 import pytest
 from PIL import Image
 
-from tests.toys.command import epg, start_epg, wait_for, wait_until_none
+from tests.toys.command import PATIENCE, epg, start_epg, wait_for, wait_until_none
 
 RUN = ("run", "--recipe", "toy", "--no-consistency")
 
@@ -96,14 +96,14 @@ def test_an_output_that_is_no_folder(tmp_path):
 
 @pytest.mark.slow
 def test_a_second_run_of_the_same_name_at_the_same_time(tmp_path):
-    first = start_epg(tmp_path, *RUN, TOY_SLEEP="pretrain:120")
+    first = start_epg(tmp_path, *RUN, TOY_SLEEP="pretrain:900")
     try:
         wait_for(tmp_path / "runs" / "toy" / "pretrain.pid")
         refused(epg(tmp_path, *RUN), "in use", "another run name")
         assert first.poll() is None, "the first run was disturbed"
     finally:
         first.terminate()
-        first.communicate(timeout=60)
+        first.communicate(timeout=PATIENCE)
     assert wait_until_none(str(tmp_path)) == []
 
 

@@ -29,6 +29,7 @@ class Stub:
         self.nodes: list[dict] = []
         self.secrets: dict[str, dict] = {}
         self.allowed = True
+        self.terminated: list[str] = []
         self.requests: list[tuple[str, str, dict, dict | None]] = []
 
     def sent(self, method: str, ending: str) -> list[dict | None]:
@@ -62,6 +63,9 @@ class Stub:
         kind, _, one = name.partition("/")
         things = {"experiments": self.experiments, "runs": self.runs}[kind]
         key = "experiment_id" if kind == "experiments" else "run_id"
+        if method == "POST" and one.endswith(":terminate"):
+            self.terminated.append(one.removesuffix(":terminate"))
+            return 200, {}
         if method == "POST":
             new_id = f"{kind}-{len(things) + 1}" if kind == "experiments" else RUN_ID
             things.append({**(body or {}), key: new_id, "state": "PENDING"})

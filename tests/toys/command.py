@@ -10,6 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 TOYS = ROOT / "tests" / "toys"
+#: Seconds: tests wait for an event; this ends them where it never comes, also on a loaded machine.
+PATIENCE = 900
 
 
 def environment(*, toys: bool = True, **settings: str) -> dict[str, str]:
@@ -27,7 +29,7 @@ def epg(
         env=environment(toys=toys, **settings),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -44,7 +46,7 @@ def start_epg(folder: Path, *arguments: str, **settings: str) -> subprocess.Pope
     )
 
 
-def wait_for(path: Path, seconds: float = 120) -> str:
+def wait_for(path: Path, seconds: float = PATIENCE) -> str:
     """Return the content of a file once it has one."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -68,7 +70,7 @@ def processes_naming(text: str) -> list[int]:
     return found
 
 
-def wait_until_none(text: str, seconds: float = 30) -> list[int]:
+def wait_until_none(text: str, seconds: float = PATIENCE) -> list[int]:
     """Wait for all processes with `text` on their command line to end; return what is left."""
     end = time.monotonic() + seconds
     while (left := processes_naming(text)) and time.monotonic() < end:

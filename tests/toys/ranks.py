@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from epg.training.world import World
+from tests.toys.command import PATIENCE
 
 T = TypeVar("T")
 
@@ -18,7 +19,7 @@ T = TypeVar("T")
 def worlds(size: int) -> list[World]:
     """One `World` per rank; their collectives work while all ranks run `together`."""
     slots: list[Tensor] = [torch.empty(0)] * size
-    barrier = threading.Barrier(size, timeout=60)
+    barrier = threading.Barrier(size, timeout=PATIENCE)
 
     def collective(rank: int, combine: Callable[[list[Tensor]], Tensor]) -> Callable:
         def call(tensor: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ KubeconfigOption = Annotated[
 
 def add_cluster_commands(app: typer.Typer) -> None:
     """Add what needs a cluster."""
-    for command in (submit, status, doctor, health):
+    for command in (submit, status, terminate, doctor, health):
         app.command()(command)
 
 
@@ -38,6 +38,7 @@ def add_cluster_commands(app: typer.Typer) -> None:
     "epg submit recipe=digits --endpoint http://127.0.0.1:8888 --wait",
     "epg submit pipelines/epg_full.yaml recipe=@mine.yaml run_name=mine",
     "epg submit recipe=digits 'overrides={\"pretrain.steps\": 100}' consistency=false",
+    "epg submit recipe=digits --run-name 'digits-{date}'",
 )
 def submit(
     words: Annotated[
@@ -54,11 +55,17 @@ def submit(
     ] = "epg",
     run_name: Annotated[
         str | None,
-        typer.Option("--run-name", metavar="NAME", help="The same name resumes; the recipe's."),
+        typer.Option(
+            "--run-name", metavar="NAME", help="The same resumes; {date} is now; the recipe's."
+        ),
     ] = None,
     cache: Annotated[
         bool, typer.Option("--cache/--no-cache", help="Take results of earlier runs.")
     ] = True,
+    begin_at: Annotated[
+        str | None,
+        typer.Option("--from", metavar="STAGE", help="Throw results away from there on."),
+    ] = None,
     service_account: Annotated[
         str | None, typer.Option("--service-account", metavar="NAME", help="For the pods.")
     ] = None,
@@ -85,6 +92,7 @@ def submit(
         experiment=experiment,
         run_name=run_name,
         cache=cache,
+        begin_at=begin_at,
         service_account=service_account,
         pipeline_root=pipeline_root,
         namespace=namespace,
@@ -120,6 +128,22 @@ def status(
         token_file=token_file,
     )
     raise typer.Exit(code)
+
+
+@with_examples("epg terminate digits-20261124-101500-3f2a")
+def terminate(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Id or name of a submitted run.")],
+    endpoint: EndpointOption = None,
+    namespace: NamespaceOption = None,
+    token_file: TokenFileOption = None,
+) -> None:
+    """End a run on a cluster.
+
+    Its results and checkpoints stay: the same run name goes on from them.
+    """
+    from epg.cluster.runs.submit import terminate as end
+
+    raise typer.Exit(end(run, endpoint, token_file, namespace))
 
 
 @with_examples(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -112,10 +113,14 @@ def run_stage(stage: str, run: Run, **arguments: Any) -> StageRecord:
     """
     from epg.session.preflight import run_lock
     from epg.stages.catalog import find_stage
+    from epg.store.held import HeldStore
 
     function = find_stage(stage, arguments.get("objective", "")).function()
     reading_only = stage == "report"
-    with nullcontext() if reading_only else run_lock(run, f"epg {stage}"):
+    with contextlib.ExitStack() as stack:
+        if not reading_only:
+            lock = stack.enter_context(run_lock(run, f"epg {stage}"))
+            run = replace(run, store=HeldStore(run.store, lock))
         record = function(run, **arguments)
     show_metrics(record.metrics)
     return record

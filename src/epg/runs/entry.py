@@ -22,8 +22,10 @@ from epg.errors import UserError, one_line
 from epg.documents import sealed
 from epg.runs.guard import watch_parent
 from epg.runs.handover import HandOver
-from epg.runs.record import StageRecord
-from epg.runs.run import Run, run_store
+from epg.runs.record import CACHE_ADVICE, StageRecord
+from epg.runs.run import Run, pipeline_run, run_store
+from epg.store.base import ObjectNotFound
+from epg.store.lease import InUse
 from epg.telemetry.progress import StageReporter
 from epg.text import printable
 
@@ -74,9 +76,10 @@ class Component:
             run = Run.open(recipe, overrides, store, run_name)
             outputs = (*self.follows, *self.hands_over, *self.shows, self.measures)
             arguments = {name: value for name, value in given.items() if name not in outputs}
-            for name, read in self.takes.items():
-                arguments[name] = read(Path(given[name].path).read_bytes())
-            record = self.stage(run, **arguments)
+            with self._handed_over():
+                for name, read in self.takes.items():
+                    arguments[name] = read(Path(given[name].path).read_bytes())
+                record = self.stage(run, **arguments)
             for name, wanted in self.hands_over.items():
                 _write(given[name], HandOver.of(run, record, *wanted).to_json())
             for name, output in self.shows.items():
@@ -84,6 +87,17 @@ class Component:
             if self.measures:
                 _log(record, given[self.measures])
             return str(record.metrics[self.returns]) if self.returns else ""
+
+    @contextlib.contextmanager
+    def _handed_over(self) -> Iterator[None]:
+        """Say why something may be gone that a step before has handed over."""
+        try:
+            yield
+        except (ObjectNotFound, FileNotFoundError) as error:
+            if not (self.takes and pipeline_run()):
+                raise
+            what = f"no file {error.filename}" if isinstance(error, FileNotFoundError) else error
+            raise UserError(f"{what}, which a step before has made: {CACHE_ADVICE}") from error
 
     def _name(self, given: Mapping[str, Any]) -> str:
         step = self.stage.__name__.replace("_", "-")
@@ -123,16 +137,20 @@ def _told(stage: str, store: str, run_name: str) -> Iterator[None]:
     try:
         yield
         return
+    except InUse as error:
+        message = str(error)
+        _last_line(stage, message)  # the report is another's, who is not to hear of it
     except UserError as error:
         message = printable(error)
+        _remember(stage, message, store, run_name)
     except Exception as error:
         full_disk = isinstance(error, OSError) and error.errno == errno.ENOSPC
         if not full_disk:  # nobody foresaw it: its traceback follows in the log
             _remember(stage, one_line(f"{type(error).__name__}: {error}"), store, run_name)
             raise
         message = f"no space left on the disk of {getattr(error, 'filename', None) or 'the store'}"
+        _remember(stage, message, store, run_name)
     StageReporter(stage).failed(message)
-    _remember(stage, message, store, run_name)
     sys.stdout.flush()
     print(f"epg: error: {stage}: {message}", file=sys.stderr, flush=True)
     raise SystemExit(2)
@@ -149,6 +167,11 @@ def _remember(stage: str, message: str, store: str, run_name: str) -> None:
         run_store(store, run_name).put_bytes(f"failures/{stage}.json", content)
     except Exception as error:
         print(f"{stage}: the reason could not be stored: {error}", file=sys.stderr)
+    _last_line(stage, message)
+
+
+def _last_line(stage: str, message: str) -> None:
+    """Leave the reason where Kubernetes shows it: in the pod itself."""
     log = Path("/dev/termination-log")
     if log.exists() and os.access(log, os.W_OK):
         log.write_text(f"{stage}: {message}\n")

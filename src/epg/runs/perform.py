@@ -12,6 +12,7 @@ from typing import Any
 from epg import __version__
 from epg.config.comparison import differences
 from epg.errors import UserError
+from epg.runs.claim import settle_recipe
 from epg.runs.record import (
     Outputs,
     StageRecord,
@@ -20,9 +21,10 @@ from epg.runs.record import (
     outputs_exist,
     record_key,
 )
-from epg.runs.run import Run, save_recipe
+from epg.runs.run import Run
 from epg.runs.stage import Stage
 from epg.runs.versions import versions
+from epg.store.held import HeldStore
 from epg.store.lease import Lease
 from epg.store.scratch import scratch_folder
 from epg.telemetry.outcomes import StageOutcome, push_outcome
@@ -56,8 +58,10 @@ def perform(
 
     Raises:
         UserError: a training stage would replace a result that was made with other settings or of
-            other data (its work is worth hours), or somebody else is at this stage of this run.
+            other data (its work is worth hours), or somebody else is at this stage of this run, or at
+            the run with another recipe.
     """
+    settle_recipe(run)
     reporter = StageReporter(stage.name)
     record = None if always else _earlier(run, stage, config, inputs, explain)
     if record is None:
@@ -120,16 +124,14 @@ class _Begun:
     ) -> StageRecord:
         """Do the work in a scratch folder; the record is written last, by whoever has the lease."""
         name = self.stage.name
-        save_recipe(run)
         reporter.started()
         started = datetime.now(UTC)
         with scratch_folder(name) as scratch:
-            outputs = Outputs(name, run.store, scratch)
+            outputs = Outputs(name, HeldStore(run.store, lease), scratch)
             work(reporter, outputs)
-        lease.check()
         record = self._record(outputs, started, datetime.now(UTC))
-        run.store.put_bytes(record_key(name), record.to_json())
-        run.store.delete(f"failures/{name}.json")
+        outputs.store.put_bytes(record_key(name), record.to_json())
+        outputs.store.delete(f"failures/{name}.json")
         self._push(run, record, reporter)
         numbers = {k: v for k, v in record.metrics.items() if isinstance(v, int | float)}
         reporter.finished(numbers)

@@ -27,12 +27,12 @@ from epg.documents import (
     unseal,
 )
 from epg.errors import UserError
-from epg.runs.run import Run
-from epg.store import Store
+from epg.runs.run import Run, pipeline_run
 from epg.store.base import ObjectNotFound
 from epg.store.digest import file_sha256
 from epg.store.keys import check_key
 from epg.store.reading import read_document
+from epg.store.held import HeldStore
 
 _FIELDS: dict[str, Kind] = {
     "stage": str,
@@ -48,6 +48,13 @@ _FIELDS: dict[str, Kind] = {
     "versions": dict,
 }
 _OUTPUT: dict[str, Kind] = {"key": str, "sha256": str, "size": int}
+
+
+#: What to do where a step before went by, and its results are not there.
+CACHE_ADVICE = (
+    "Kubeflow's cache, which does not look whether a result is still there, has handed it over: "
+    "submit the run again with --no-cache"
+)
 
 
 @dataclass(frozen=True)
@@ -91,10 +98,13 @@ class StageRecord:
 
 @dataclass
 class Outputs:
-    """Where a working stage puts its results; they are stored before the record is."""
+    """Where a working stage puts its results; they are stored before the record is.
+
+    `store` takes nothing once somebody else has taken the stage over.
+    """
 
     stage: str
-    store: Store
+    store: HeldStore
     scratch: Path
     metrics: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
@@ -173,6 +183,11 @@ def load_record(run: Run, stage: str) -> StageRecord | None:
 def require_record(run: Run, stage: str) -> StageRecord:
     """Return the record of a finished stage, or say which command makes it."""
     record = load_record(run, stage)
+    if record is None and pipeline_run():
+        raise UserError(
+            f"stage {stage!r} of run {run.name!r} is not in {run.store_uri}, though its step went "
+            f"by: {CACHE_ADVICE}"
+        )
     if record is None:
         raise UserError(
             f"stage {stage!r} of run {run.name!r} is not done in {run.store_uri}: "

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from epg.config.loading import dump_recipe, load_recipe
+from epg.config.loading import load_recipe
 from epg.config.recipe import Recipe
 from epg.errors import UserError
 from epg.store import Store, open_store
 
 RECIPE_KEY = "recipe.yaml"
+#: Id of the pipeline run that a step belongs to; not set outside a cluster.
+PIPELINE_RUN_VARIABLE = "EPG_PIPELINE_RUN"
+#: In a run name, what the pipeline run's id takes the place of: recurring runs have one name.
+RUN_PLACE = "{run}"
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Run:
         run_name: str,
     ) -> Run:
         """Load and check the recipe, and open the run's place in the store."""
+        run_name = own_name(run_name)
         place = run_store(store, run_name)
         return cls(
             recipe=load_recipe(recipe, overrides),
@@ -49,12 +55,21 @@ def run_store(store: str, run_name: str) -> Store:
     Raises:
         UserError: the name or the URI is none.
     """
-    check_run_name(run_name)
-    return open_store(store).sub(run_name)
+    return open_store(store).sub(check_run_name(own_name(run_name)))
 
 
-def check_run_name(name: str) -> None:
-    """Refuse names that are no folder, no object key, or taken by the registry."""
+def pipeline_run() -> str:
+    """Return the id of the pipeline run that this step belongs to; empty outside a cluster."""
+    return "".join(os.environ.get(PIPELINE_RUN_VARIABLE, "").split())
+
+
+def own_name(name: str) -> str:
+    """Return a run name with the first 8 characters of the pipeline run's id for `{run}`."""
+    return name.replace(RUN_PLACE, pipeline_run()[:8] or RUN_PLACE)
+
+
+def check_run_name(name: str) -> str:
+    """Return a name unchanged, or refuse it: no folder, no object key, or the registry's."""
     allowed = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
     if not name or len(name) > 100 or set(name) - allowed or name[0] in ".-":
         raise UserError(
@@ -63,8 +78,4 @@ def check_run_name(name: str) -> None:
         )
     if name == "registry":
         raise UserError("run name 'registry' is where models are registered: choose another one")
-
-
-def save_recipe(run: Run) -> None:
-    """Keep the resolved recipe beside the results."""
-    run.store.put_bytes(RECIPE_KEY, dump_recipe(run.recipe).encode())
+    return name

@@ -22,13 +22,13 @@ from epg.session.preflight import (
     LOG,
     RunPlan,
     RunRequest,
-    begin_again,
     make_plan,
     prepare_folder,
     probe,
     run_lock,
 )
 from epg.session.process import GRACE_SECONDS, HostProcess, Interrupted, signals_as_interrupts
+from epg.stages.afresh import begin_again
 from epg.stages.settings import check_unchanged
 from epg.text import printable
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epg.errors import UserError, did_you_mean, printable
-from epg.runs.record import record_key
+from epg.errors import UserError, printable
 from epg.runs.run import Run, check_run_name
-from epg.stages.catalog import OBJECTIVES, STAGES, stages_after, stages_of
+from epg.stages.afresh import check_stage
+from epg.stages.catalog import OBJECTIVES, stages_of
 
 if TYPE_CHECKING:
     from epg.config.recipe import Recipe
@@ -72,7 +72,7 @@ def make_plan(request: RunRequest) -> RunPlan:
     if not request.objectives:
         raise UserError("--no-denoising and --no-consistency together leave nothing to train")
     if request.begin_at is not None:
-        check_stage(request.begin_at)
+        check_stage(request.begin_at, "--from")
     overrides = parse_overrides(request.settings)
     overrides.update(_data_overrides(request.data, overrides))
     recipe = load_recipe(request.recipe, overrides)
@@ -146,13 +146,6 @@ def check_held_out(recipe: Recipe) -> None:
     check_neighbours(recipe, sum(item.split == "held-out" for item in source.items))
 
 
-def check_stage(stage: str) -> None:
-    """Refuse a stage that does not exist, naming the nearest one."""
-    if stage not in STAGES:
-        hint = did_you_mean(stage, STAGES, cutoff=0.5)
-        raise UserError(f"--from {stage}: no such stage{hint}: {', '.join(STAGES)}")
-
-
 def run_lock(run: Run, owner: str) -> Lease:
     """Return the lease that keeps a second process off the run's results, to be entered."""
     from epg.store.lease import Lease
@@ -165,20 +158,6 @@ def probe(run: Run) -> None:
     key = f"probe-{os.getpid()}"
     run.store.put_bytes(key, b"epg")
     run.store.delete(key)
-
-
-def begin_again(run: Run, stage: str) -> list[str]:
-    """Throw away the results of a stage and of all that used them; return their names.
-
-    Records go first: a result without its record is never taken for a whole one.
-    """
-    stages = stages_after(stage)
-    for name in stages:
-        run.store.delete(record_key(name))
-        run.store.delete(f"failures/{name}.json")
-    for name in stages:
-        run.store.clear("shards" if name == "shard" else name)
-    return stages
 
 
 def prepare_folder(folder: Path) -> None:
@@ -221,6 +200,9 @@ def _environment(request: RunRequest, run: Run) -> dict[str, str]:
         found[WEIGHTS_VARIABLE] = str(weights.absolute())
     if request.metrics_port is not None:
         found["EPG_METRICS_PORT"] = str(request.metrics_port)
+    if "://" in run.store_uri and "EPG_S3_DEADLINE" not in os.environ:
+        # The store has answered here: each step is a process that would take it for a stranger.
+        found["EPG_S3_DEADLINE"] = "120"
     # The interpreter that runs this runs the steps: `python3` of a step's command leads to it.
     folder = str(Path(sys.executable).parent)
     found["PATH"] = os.pathsep.join([folder, os.environ.get("PATH", os.defpath)])

@@ -19,6 +19,7 @@ from epg.config.comparison import settings_between
 from epg.config.loading import available_recipes, dump_recipe, load_recipe
 from epg.documents import SEAL, DocumentError, fields, parse_object, unseal
 from epg.errors import UserError
+from epg.runs.claim import release_recipe
 from epg.runs.entry import Component
 from epg.runs.handover import fetch_output
 from epg.runs.perform import perform
@@ -76,12 +77,15 @@ def report(run: Run, status: EngineStatus | None = None) -> StageRecord:
         for name, png in facts.images.items():
             outputs.put_bytes(name, f"{name}.png", png)
         if _is_local(run.store_uri):  # where a person looks first: runs/<run name>/report.html
-            run.store.put_bytes(PAGE, page)
+            outputs.store.put_bytes(PAGE, page)
         for note in facts.notes:
             reporter.warning(note)
 
     inputs = {stage: record.fingerprint for stage, record in facts.records.items()}
-    return perform(run, STAGES["report"], config={}, inputs=inputs, work=work, always=True)
+    try:
+        return perform(run, STAGES["report"], config={}, inputs=inputs, work=work, always=True)
+    finally:  # as the last step of a pipeline run
+        release_recipe(run)
 
 
 report_component = Component(report, shows={"page": "report"})

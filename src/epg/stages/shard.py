@@ -13,10 +13,12 @@ from typing import Any
 from epg.data.manifest import Manifest
 from epg.documents import DocumentError
 from epg.errors import UserError, printable
+from epg.runs.claim import settle_recipe
 from epg.runs.entry import Component
 from epg.runs.perform import changed_error, perform
 from epg.runs.record import Outputs, StageRecord, load_record, outputs_exist, record_key
 from epg.runs.run import Run
+from epg.stages.afresh import begin_again, check_stage
 from epg.stages.catalog import STAGES
 from epg.stages.changes import (
     CONTENTS_NAME,
@@ -32,15 +34,24 @@ from epg.telemetry.progress import StageReporter
 STAGE = STAGES["shard"]
 
 
-def shard(run: Run) -> StageRecord:
+def shard(run: Run, begin_at: str = "") -> StageRecord:
     """Write the recipe's images as shards into the run's store.
+
+    Args:
+        run: the run.
+        begin_at: a stage; its results and all that were made of them are thrown away first, here
+            because this is the first step of a pipeline.
 
     Outputs: `manifest` (JSON). Metrics: images of both splits, skipped and converted images.
 
     Raises:
-        UserError: an unusable source, too many bad images, no space, an unusable store.
+        UserError: an unusable source, too many bad images, no space, an unusable store; somebody
+            is at what was to be thrown away.
     """
     from epg.data.sources import SourceNotFound
+
+    if begin_at:
+        _begin_again(run, begin_at)
 
     data, seed = run.recipe.data, run.recipe.seed
     config = shard_config(run.recipe)
@@ -67,7 +78,7 @@ def shard(run: Run) -> StageRecord:
         def on_progress(done: int, total: int, values: dict[str, float]) -> None:
             reporter.progress(done, total, unit="images", **values)
 
-        manifest = write_shards(source, data, seed, run.store, prefix, on_progress)
+        manifest = write_shards(source, data, seed, outputs.store, prefix, on_progress)
         outputs.put_bytes(
             "manifest", MANIFEST_NAME, manifest.to_json(), key=f"{prefix}/{MANIFEST_NAME}"
         )
@@ -100,6 +111,13 @@ def _tell_lost_colours(manifest: Manifest, reporter: StageReporter) -> None:
             f"{grey:,} colour images were made grey, as data.channels=1 says; "
             "--set data.channels=3 keeps their colours"
         )
+
+
+def _begin_again(run: Run, stage: str) -> None:
+    check_stage(stage, "begin_at")
+    settle_recipe(run)
+    gone = begin_again(run, stage)
+    StageReporter(STAGE.name).message(f"thrown away: {', '.join(gone)}")
 
 
 def _sharded_elsewhere(run: Run, config: dict[str, Any], missing: UserError) -> StageRecord:

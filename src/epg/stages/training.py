@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from epg.data.manifest import Manifest
 from epg.runs.record import Outputs
 from epg.runs.run import Run
+from epg.store.held import Guard
 from epg.telemetry.progress import StageReporter
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def train_stage(job: TrainingJob, reporter: StageReporter, outputs: Outputs) -> 
     from epg.report.curves import curves_html
     from epg.training.launch import launch
 
-    with _watching(job.stage, job.optimizer.steps, reporter) as watch:
+    with _watching(job.stage, job.optimizer.steps, reporter, outputs.store) as watch:
         trained = launch(job, watch)
     for kind, path in trained.files.items():
         outputs.put_file(kind, path)
@@ -79,7 +80,7 @@ def drop_checkpoints(run: Run, stage: str) -> None:
 
 
 @contextlib.contextmanager
-def _watching(stage: str, steps: int, reporter: StageReporter) -> Iterator[Watch]:
+def _watching(stage: str, steps: int, reporter: StageReporter, guard: Guard) -> Iterator[Watch]:
     """Progress to the reporter, numbers to Prometheus and to the live JSONL file."""
     from epg.telemetry.exporter import start_exporter
     from epg.telemetry.metrics import TrainingMetrics
@@ -108,6 +109,7 @@ def _watching(stage: str, steps: int, reporter: StageReporter) -> Iterator[Watch
             measured=metrics.update,
             message=reporter.message,
             warning=reporter.warning,
+            guard=guard,
         )
     finally:
         if live is not None:

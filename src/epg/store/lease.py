@@ -7,8 +7,9 @@ machines are never compared.
 
 To replace a holder takes a claim, an object named after it: conditional put gives it to one. Claims
 go only after the lease has changed hands, which a later claimant then sees. A claimant that died is
-replaced as a holder is, by a claim on it. A holder that wakes after its minute may win the lease
-back by a late renewal; the other one notices at its next.
+replaced as a holder is, by a claim on it. A holder that wakes after its minute looks at the lease
+before it writes; a renewal that was on its way may win the lease back, and the other one notices
+at its next.
 """
 
 from __future__ import annotations
@@ -37,8 +38,13 @@ logger = logging.getLogger("epg.store")
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0
 _MAX_BYTES = 10_000
+_FRESH_BEATS = 2.5  # a renewal this many beats ago is believed without another look
 _LOOKS = 4  # at an object that cannot be read, before it is taken for garbage
 _TRIES = 10  # at a lease that others give back and take again meanwhile
+
+
+class InUse(UserError):  # noqa: N818 - says what it is
+    """Somebody else is at it: nothing is wrong with the work, and nothing of it is ours to say."""
 
 
 @dataclass(frozen=True)
@@ -112,18 +118,20 @@ class Lease:
         owner: who asks, as others are to read it, such as `epg run --run-name digits`.
 
     Raises:
-        UserError: at entry, one line that says who holds it since when.
+        InUse: at entry, one line that says who holds it since when.
     """
 
     def __init__(self, store: Store, key: str, owner: str) -> None:
         """Prepare; the lease is taken at entry."""
         self._store, self._key, self._owner = store, key, owner
-        self._lost: UserError | None = None
+        self._lost: InUse | None = None
+        self._renewing = threading.Lock()
 
     def __enter__(self) -> Lease:
         """Take the lease, or say who holds it."""
         self._holder = Holder.here(self._owner)
         self._take()
+        self._renewed = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="epg-lease", daemon=True)
         self._thread.start()
@@ -141,9 +149,23 @@ class Lease:
                 self._store.delete(self._key)
 
     def check(self) -> None:
-        """Raise `UserError` when the lease was lost in the meantime."""
+        """Raise `InUse` when the lease is known to be lost; costs nothing."""
         if self._lost is not None:
             raise self._lost
+
+    def confirm(self) -> None:
+        """Make sure that the lease is ours, as before a write.
+
+        Who slept, or could not reach the store, has not renewed it for a while: it looks first.
+
+        Raises:
+            InUse: the lease is lost.
+            UserError: the store cannot be asked.
+        """
+        self.check()
+        if time.monotonic() - self._renewed > _FRESH_BEATS * HEARTBEAT_SECONDS:
+            self._renew_once()
+            self.check()
 
     def _take(self) -> None:
         for _ in range(_TRIES):
@@ -211,20 +233,29 @@ class Lease:
     def _renew(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
             with contextlib.suppress(UserError):  # the store is away: the next beat may reach it
-                found = self._read(self._key)
-                if found is None or found.token != self._holder.token:
-                    self._lost = self._refusal(found)
-                    return
-                self._holder = replace(self._holder, beat=self._holder.beat + 1)
-                self._store.put_bytes(self._key, self._holder.to_json())
+                self._renew_once()
+            if self._lost is not None:
+                return
 
-    def _refusal(self, holder: Holder | None) -> UserError:
+    def _renew_once(self) -> None:
+        with self._renewing:
+            if self._lost is not None:
+                return
+            found = self._read(self._key)
+            if found is None or found.token != self._holder.token:
+                self._lost = self._refusal(found)
+                return
+            self._holder = replace(self._holder, beat=self._holder.beat + 1)
+            self._store.put_bytes(self._key, self._holder.to_json())
+            self._renewed = time.monotonic()
+
+    def _refusal(self, holder: Holder | None) -> InUse:
         if holder is None:
-            return UserError(
+            return InUse(
                 f"{self._store.uri}: {self._key}, which keeps others out, was removed: make sure "
                 "that nothing else works there, then give the same command again"
             )
-        return UserError(
+        return InUse(
             f"{self._store.uri} is in use by {holder}: wait until that ends, stop it, or choose "
             "another run name"
         )

@@ -12,6 +12,7 @@ from epg.diffusion.seeds import derive_seed
 from epg.model.device import prepare_device
 from epg.model.files import save_weights
 from epg.store import Store, open_store
+from epg.store.held import HeldStore
 from epg.training.builders import BUILDERS
 from epg.training.checkpoints import Checkpoints
 from epg.training.job import Trained, TrainingJob
@@ -39,7 +40,7 @@ def run_rank(job: TrainingJob, world: World, watch: Watch) -> Trained:
     store = open_store(job.store)
     objective = BUILDERS[job.objective](job, device, world)
     checkpoints = Checkpoints(
-        store.sub(f"{job.stage}/checkpoints"),
+        HeldStore(store.sub(f"{job.stage}/checkpoints"), watch.guard),
         job.config,
         job.inputs,
         job.scratch,

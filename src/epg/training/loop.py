@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from epg.config.recipe import OptimizerConfig
 from epg.errors import UserError
+from epg.store.held import Guard, Nobody
 from epg.training.checkpoints import Checkpoints, optimizer_tensors
 from epg.training.schedules import learning_rate_at
 from epg.training.world import World
@@ -78,6 +79,7 @@ class Watch:
     measured: Callable[..., None] = lambda **values: None
     message: Callable[[str], None] = lambda text: None
     warning: Callable[[str], None] = lambda text: None
+    guard: Guard = field(default_factory=Nobody)  # of the place where checkpoints go
 
 
 @dataclass
@@ -131,7 +133,8 @@ def train(
         and what the objective observes.
 
     Raises:
-        UserError: loss or gradient is not finite; nothing non-finite is saved.
+        UserError: loss or gradient is not finite; nothing non-finite is saved. Somebody else has
+            taken the stage over; nothing more is saved.
         SystemExit: 143 or 130 after a signal, once the checkpoint is stored.
     """
     optimizer = _optimizer(objective, config)
@@ -160,6 +163,7 @@ def train(
             images, labels = meter.wait_for(iterator)
             row = _step(objective, optimizer, config, images, labels, step, world)
             values = meter.measure(row)
+            watch.guard.check()
             if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
                 series.append(row)
                 watch.row({**row, **values})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from epg.cluster.runs.following import News
-from epg.cluster.runs.pods import Progress, connect, progress_of
+from epg.cluster.runs.pods import Progress, connect, latest_lines, progress_in
 from epg.cluster.runs.status import Situation, Task
 from tests.toys.cluster_api import cluster_api, pod
 
@@ -50,4 +50,5 @@ def test_progress_is_read_from_the_log_of_a_running_pod(tmp_path, log, wanted):
     with cluster_api() as stub:
         stub.logs["p-1"] = log
         core = connect(stub.kubeconfig(tmp_path))
-        assert progress_of(core, pod("p-1", "pretrain", {"phase": "Running"})) == wanted
+        lines = latest_lines(core, pod("p-1", "pretrain", {"phase": "Running"}))
+        assert progress_in(lines) == wanted

@@ -207,6 +207,10 @@ def test_last_words():
     crash = 'Traceback (most recent call last):\n  File "a.py"\nValueError: no\nstep 3\n'
     assert meaningful_line(crash) == "ValueError: no"
     assert meaningful_line("E1124 10:00:00 x\n") == ""
+    argo = 'why\ntime=2026-11-26T10:00:01.000Z level=INFO msg=done\ntime="2026" level=info\n'
+    assert meaningful_line(argo) == "why"
+    launcher = "F1126 10:00:00.1      17 main.go:79] failed to execute component: exit status 1\n"
+    assert meaningful_line(f"why\n{launcher}") == "why"
 
 
 def test_the_name_of_a_step():
@@ -267,6 +271,75 @@ def test_a_pod_that_is_gone_is_remembered_by_its_workflow(api, tmp_path, compres
     assert "submit the run again under its name" in text
     assert "why: pretrain: failed: quota exceeded" in text
     assert text.count("why:") == 2
+
+
+def test_a_quota_that_lets_no_pod_in(api, tmp_path):
+    """No pod is there to be asked; the workflow's node knows."""
+    said = 'pods "wf-1-7" is forbidden: exceeded quota: none, requested: pods=1, limited: pods=0'
+    node = {
+        "id": "wf-1-77",
+        "name": "wf-1(0).root(0).exit-handler-1(0).pretrain(0).executor(0)",
+        "type": "Pod",
+        "phase": "Pending",
+        "message": said,
+    }
+    again = {**node, "id": "wf-1-78", "message": said.replace("wf-1-7", "wf-1-8")}
+    creating = {**node, "id": "wf-1-79", "message": "ContainerCreating"}
+    nodes = {one["id"]: one for one in (node, again, creating)}
+    api.workflows = [{"metadata": {"name": "wf-1"}, "status": {"nodes": nodes}}]
+    found = look(api, tmp_path)
+    text = "\n".join(found.lines())
+    assert f"run digits-1 ({RUN_ID}) stands still" in text
+    assert "why: pretrain: Kubernetes does not let its pod in: exceeded quota: none, req" in text
+    assert text.count("why:") == 1
+    assert found.exit_code == 1
+
+
+def test_training_goes_on_beside_a_step_that_waits(api, tmp_path):
+    unschedulable = {
+        "type": "PodScheduled",
+        "status": "False",
+        "reason": "Unschedulable",
+        "message": "0/1 nodes are available: 1 Insufficient cpu.",
+    }
+    api.pods = [
+        pod("p-1", "pretrain", {"phase": "Running"}),
+        pod("p-2", "finetune-2", {"phase": "Pending", "conditions": [unschedulable]}),
+    ]
+    api.logs["p-1"] = "pretrain: 50/100 steps loss=1.5\n"
+    text = "\n".join(look(api, tmp_path).lines())
+    assert f"({RUN_ID}) goes on (pretrain) beside a step that waits\n" in text
+    assert "why: finetune-consistency: no node can take it" in text
+
+
+def test_a_step_that_waits_for_its_store(api, tmp_path):
+    api.pods = [pod("p-1", "pretrain", {"phase": "Running"})]
+    api.logs["p-1"] = (
+        "pretrain: 50/100 steps loss=1.5\n"
+        "waiting for S3 at minio:9000: NewConnectionError, trying again (7)\n"
+    )
+    found = look(api, tmp_path)
+    text = "\n".join(found.lines())
+    assert "stands still" in text
+    assert "why: pretrain: waiting for S3 at minio:9000: NewConnectionError" in text
+    api.logs["p-1"] += "pretrain: 51/100 steps loss=1.4\n"
+    assert look(api, tmp_path).troubles == []
+
+
+def test_a_driver_that_refuses_says_why(api, tmp_path):
+    api.runs[0]["state"] = "FAILED"
+    api.pods = [pod("p-1", "pretrain", ended(1, message="Error (exit code 1)"))]
+    api.pods[0]["metadata"]["annotations"]["pipelines.kubeflow.org/runtime-role"] = "driver"
+    api.logs["p-1"] = (
+        "I1126 10:00:00.000001      13 main.go:108] input ComponentSpec:{}\n"
+        "F1126 10:00:00.100000      13 main.go:79] KFP driver: driver.Container(...) failed: "
+        "quantities must match the regular expression '^([+-]?[0-9.]+)'\n"
+        'time=2026-11-26T10:00:01.000Z level=INFO msg="sub-process exited" argo=true\n'
+        "Error: exit status 1\n"
+    )
+    text = "\n".join(look(api, tmp_path).lines())
+    assert "quantities must match the regular expression" in text
+    assert "level=INFO" not in text
 
 
 def test_a_workflow_that_cannot_be_read_is_no_reason_to_fail(api, tmp_path):

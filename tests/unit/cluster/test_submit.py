@@ -11,7 +11,7 @@ from epg.cluster.local import compiled_pipeline
 from epg.cluster.runs import following
 from epg.cluster.runs.endpoint import find_endpoint, find_token
 from epg.cluster.runs.parameters import Parameter, parse_value, read_pipeline
-from epg.cluster.runs.submit import SubmitRequest, submit, unique_name
+from epg.cluster.runs.submit import SubmitRequest, submit, terminate, unique_name
 from epg.config.loading import dump_recipe, load_recipe
 from epg.errors import UserError
 from tests.toys.cluster_api import RUN_ID, cluster_api, ended, pod, waiting
@@ -347,3 +347,51 @@ def test_the_command_itself(api, tmp_path):
     refused = epg(tmp_path, "submit", "mine.yaml", "i=x", "--endpoint", api.url, toys=False)
     assert refused.returncode == 2
     assert refused.stderr.startswith("epg: error: parameter i is 'x'")
+
+
+def test_from_a_stage_takes_nothing_from_the_cache(api):
+    request = SubmitRequest(["recipe=smoke"], api.url, begin_at="finetune-denoising")
+    assert submit(request) == 0
+    (body,) = api.sent("POST", "/runs")
+    assert body["runtime_config"]["parameters"]["begin_at"] == "finetune-denoising"
+    components = body["pipeline_spec"]["pipeline_spec"]["components"].values()
+    tasks = [t for c in components for t in c.get("dag", {}).get("tasks", {}).values()]
+    assert tasks
+    assert not any(task["cachingOptions"].get("enableCache") for task in tasks)
+
+
+def test_from_a_stage_that_is_none_or_in_a_pipeline_without_it(api, tmp_path):
+    with pytest.raises(
+        UserError, match=r"--from pretrian: no such stage \(did you mean 'pretrain'"
+    ):
+        submit(SubmitRequest(["recipe=smoke"], api.url, begin_at="pretrian"))
+    with pytest.raises(UserError, match=r"--from shard: pipeline types has no parameter begin_at"):
+        submit(SubmitRequest([types_file(tmp_path)], api.url, begin_at="shard"))
+    assert api.requests == []
+
+
+def test_a_run_name_with_a_date_is_another_one_each_time(api):
+    assert submit(SubmitRequest(["recipe=smoke"], api.url, run_name="nightly-{date}")) == 0
+    (body,) = api.sent("POST", "/runs")
+    name = body["runtime_config"]["parameters"]["run_name"]
+    assert re.fullmatch(r"nightly-\d{8}-\d{6}", name)
+    assert body["display_name"].startswith(name)
+
+
+def test_a_run_name_may_have_the_place_of_the_pipeline_runs_id(api):
+    assert submit(SubmitRequest(["recipe=smoke"], api.url, run_name="nightly-{run}")) == 0
+    (body,) = api.sent("POST", "/runs")
+    assert body["runtime_config"]["parameters"]["run_name"] == "nightly-{run}"
+    with pytest.raises(UserError, match="run name"):
+        submit(SubmitRequest(["recipe=smoke"], api.url, run_name="nightly-{night}"))
+
+
+def test_a_run_is_terminated_once(api, capsys):
+    api.runs.append({"run_id": RUN_ID, "display_name": "digits-1", "state": "RUNNING"})
+    assert terminate("digits-1", api.url, None, None) == 0
+    assert api.terminated == [RUN_ID]
+    assert "goes on from the last checkpoint" in capsys.readouterr().out
+    api.runs[0]["state"] = "FAILED"
+    assert terminate(RUN_ID, api.url, None, None) == 0
+    assert "has ended already: failed" in capsys.readouterr().out
+    assert api.terminated == [RUN_ID]

@@ -21,6 +21,7 @@ from epg.stages.changes import explain_inputs
 from epg.stages.inputs import stored_manifest
 from epg.stages.settings import check_unchanged, reference_config, shard_config, training_config
 from epg.stages.shard import shard, shard_component
+from epg.store.lease import InUse, Lease
 from epg.store.local import LocalStore
 from tests.toys.handed import artifact
 
@@ -219,3 +220,34 @@ def test_shards_made_elsewhere_serve_where_the_folder_is_not(tmp_path, photos, c
     open_run(tmp_path / "store", **settings).store.delete(made.outputs["manifest"]["key"])
     with pytest.raises(UserError, match="no such folder"):
         shard(open_run(tmp_path / "store", **settings))
+
+
+def leave_results(run: Run, *stages: str) -> None:
+    for stage in stages:
+        run.store.put_bytes(f"stages/{stage}.json", b"{}")
+        run.store.put_bytes(f"{stage}/result", b"1")
+
+
+def test_the_first_step_of_a_pipeline_throws_results_away_when_told_so(tmp_path):
+    run = open_run(tmp_path)
+    shard(run)
+    leave_results(run, "pretrain", "finetune-denoising", "reference-statistics")
+    shard(run, begin_at="pretrain")
+    left = {info.key for info in run.store.list("stages/")}
+    assert left == {"stages/shard.json", "stages/reference-statistics.json"}
+    assert not list(run.store.list("pretrain/"))
+    with pytest.raises(UserError, match=r"begin_at pretrian: no such stage \(did you mean 'pretra"):
+        shard(run, begin_at="pretrian")
+
+
+def test_nothing_is_thrown_away_under_a_stage_at_work(tmp_path):
+    run = open_run(tmp_path)
+    shard(run)
+    leave_results(run, "pretrain", "finetune-denoising")
+    with (
+        Lease(run.store, "leases/finetune-denoising", "the other"),
+        pytest.raises(InUse, match="in use by the other"),
+    ):
+        shard(run, begin_at="pretrain")
+    assert run.store.get_bytes("pretrain/result") == b"1"
+    assert [info.key for info in run.store.list("leases/")] == []

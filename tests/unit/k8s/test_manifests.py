@@ -14,12 +14,16 @@ import yaml
 K8S = Path(__file__).parents[3] / "k8s"
 KINDS = {
     *("Namespace", "ServiceAccount", "Role", "RoleBinding", "ConfigMap", "Service", "Deployment"),
-    *("StatefulSet", "PersistentVolumeClaim", "NetworkPolicy"),
+    *("StatefulSet", "PersistentVolumeClaim", "NetworkPolicy", "Job"),
 }
 OPTIONAL_KINDS = KINDS | {"Kustomization", "PodMonitor", "PrometheusRule"}
 GIVEN = {"kube-root-ca.crt"}  # Kubernetes puts it into every namespace
 OPTIONAL_MAPS = {"prometheus-optional"}  # a folder in optional/ makes it
-MADE_IN_THE_CLUSTER = {"epg-s3": {"accesskey", "secretkey"}, "epg-grafana": {"user", "password"}}
+MADE_IN_THE_CLUSTER = {
+    "epg-minio": {"accesskey", "secretkey"},  # the administrator's
+    "epg-s3": {"accesskey", "secretkey"},
+    "epg-grafana": {"user", "password"},
+}
 
 
 def load(path: Path) -> list[dict]:
@@ -46,13 +50,20 @@ def beside(workload: dict) -> list[dict]:
     return OBJECTS if workload in OBJECTS else SEAWEEDFS
 
 
-WORKLOADS = [
+SERVING = [
     *(d for d in OBJECTS if d["kind"] in ("Deployment", "StatefulSet")),
     *(d for d in SEAWEEDFS if d["kind"] == "StatefulSet" and d not in OBJECTS),
 ]
-each_workload = pytest.mark.parametrize(
-    "workload", WORKLOADS, ids=lambda w: w["spec"]["template"]["spec"]["containers"][0]["name"]
-)
+SET_UP = named("Job")["set-up"]
+WORKLOADS = [*SERVING, SET_UP]
+
+
+def first_container(workload: dict) -> str:
+    return workload["spec"]["template"]["spec"]["containers"][0]["name"]
+
+
+each_workload = pytest.mark.parametrize("workload", WORKLOADS, ids=first_container)
+each_server = pytest.mark.parametrize("workload", SERVING, ids=first_container)
 
 
 def pod_of(workload: dict) -> dict:
@@ -97,7 +108,7 @@ def test_namespace_enforces_restricted():
         assert labels[f"pod-security.kubernetes.io/{mode}"] == "restricted"
 
 
-@each_workload
+@each_server
 def test_selectors_match_labels(workload):
     labels = workload["spec"]["template"]["metadata"]["labels"]
     assert workload["spec"]["selector"]["matchLabels"].items() <= labels.items()
@@ -150,16 +161,22 @@ def test_every_reference_exists(workload):
 
 def test_secrets_are_made_where_and_with_the_keys_that_are_used():
     made = {}
-    for workload in WORKLOADS:
-        for container in pod_of(workload).get("initContainers", []):
-            env = {v["name"]: v["value"] for v in container["env"]}
-            keys = {item.partition("=")[0] for item in env["SECRET_KEYS"].split()}
-            made[env["SECRET_NAME"]] = keys
-            assert re.search(r"password=\?\d\d|secretkey=\?\d\d", env["SECRET_KEYS"])
-            account = pod_of(workload)["serviceAccountName"]
-            rules = named("Role")[f"{account}-credentials"]["rules"]
-            assert rules[1]["resourceNames"] == [env["SECRET_NAME"]]
+    for container in containers(SET_UP):
+        env = {v["name"]: v["value"] for v in container["env"]}
+        keys = {item.partition("=")[0] for item in env["SECRET_KEYS"].split()}
+        made[env["SECRET_NAME"]] = keys
+        assert re.search(r"password=\?\d\d|secretkey=\?\d\d", env["SECRET_KEYS"])
     assert made == MADE_IN_THE_CLUSTER
+    rules = named("Role")["set-up-credentials"]["rules"]
+    assert rules == [
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]},
+        {
+            "apiGroups": [""],
+            "resources": ["secrets"],
+            "resourceNames": list(made),
+            "verbs": ["get"],
+        },
+    ]
     assert not [d for d in OBJECTS if d["kind"] == "Secret"]
     for path in K8S.rglob("*.yaml"):
         assert not re.search(r"minio123|minioadmin|password: *\w", path.read_text()), path
@@ -198,7 +215,7 @@ def test_probes_requests_and_limits(workload):
     for container in containers(workload):
         for what in ("requests", "limits"):
             assert set(container["resources"][what]) == {"cpu", "memory"}
-    for container in pod_of(workload)["containers"]:
+    for container in pod_of(workload)["containers"] if workload is not SET_UP else []:
         assert "readinessProbe" in container
         assert "livenessProbe" in container or "ports" not in container
 
@@ -223,7 +240,65 @@ def test_network_policies_deny_first_and_name_known_programs():
         for w in WORKLOADS
         if any(v["name"] == "token" for v in pod_of(w)["volumes"])
     }
-    assert needs_api == with_token
+    assert needs_api == with_token == {"set-up", "prometheus"}
+
+
+def peers(rules: list[dict], key: str) -> list[dict]:
+    return [peer for rule in rules for peer in rule[key]]
+
+
+def test_nothing_reaches_any_host_but_the_api_servers_ports():
+    for policy in [*OBJECTS, *load(K8S / "optional" / "kubeflow" / "network-policy.yaml")]:
+        if policy["kind"] != "NetworkPolicy":
+            continue
+        for rule in policy["spec"].get("egress", []):
+            if "to" not in rule:
+                assert {p["port"] for p in rule["ports"]} == {443, 6443}, policy["metadata"]["name"]
+            elif any(p["port"] == 53 for p in rule.get("ports", [])):
+                (place,) = rule["to"]
+                assert place["podSelector"] == {"matchLabels": {"k8s-app": "kube-dns"}}
+                space = place["namespaceSelector"]["matchLabels"]
+                assert space == {"kubernetes.io/metadata.name": "kube-system"}
+    selected = named("NetworkPolicy")["api-server"]["spec"]["podSelector"]
+    assert selected == {"matchLabels": {"epg/needs-api": "true"}}
+
+
+@pytest.mark.parametrize("program", ["minio", "pushgateway"])
+def test_store_and_pushgateway_are_open_to_prometheus_and_steps_alone(program):
+    spec = named("NetworkPolicy")[program]["spec"]
+    steps = {"matchExpressions": [{"key": "epg/stage", "operator": "Exists"}]}
+    prometheus = {"matchLabels": {"app.kubernetes.io/name": "prometheus"}}
+    found = peers(spec["ingress"], "from")
+    assert found[0] == {"podSelector": prometheus}
+    assert [peer["podSelector"] for peer in found[1:]] == [steps, steps]
+
+
+def test_steps_of_kubeflow_are_shut_in():
+    (policy,) = load(K8S / "optional" / "kubeflow" / "network-policy.yaml")
+    spec = policy["spec"]
+    assert policy["metadata"]["namespace"] == "kubeflow"
+    assert spec["podSelector"] == {"matchExpressions": [{"key": "epg/stage", "operator": "Exists"}]}
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    (scraper,) = peers(spec["ingress"], "from")
+    assert scraper["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "prometheus"}
+
+
+def test_steps_never_get_the_administrators_keys():
+    """Of the store's own pod nobody but the server and its side container."""
+    from pipelines import policy
+
+    assert set(policy.CREDENTIALS) == MADE_IN_THE_CLUSTER["epg-s3"]
+    users = {
+        container["name"]
+        for workload in WORKLOADS
+        for container in containers(workload)
+        for variable in container.get("env", [])
+        if variable.get("valueFrom", {}).get("secretKeyRef", {}).get("name") == "epg-minio"
+    }
+    assert users == {"minio", "bucket"}
+    minio = pod_of(named("StatefulSet")["minio"])
+    bucket = next(c for c in minio["containers"] if c["name"] == "bucket")
+    assert {"S3_USER_ACCESS_KEY", "S3_USER_SECRET_KEY"} <= {v["name"] for v in bucket["env"]}
 
 
 def test_images_are_pinned_and_all_in_the_mirror():
@@ -267,8 +342,8 @@ def test_seaweedfs_takes_the_place_of_minio():
     for part in ("selector", "serviceName", "replicas"):
         assert ours["spec"][part] == theirs["spec"][part]
     assert ours["spec"]["template"]["metadata"] == theirs["spec"]["template"]["metadata"]
-    assert pod_of(ours)["initContainers"] == pod_of(theirs)["initContainers"]
-    assert pod_of(ours)["containers"][1:] == pod_of(theirs)["containers"][1:]
+    sides = [{**pod_of(one)["containers"][1], "env": []} for one in (ours, theirs)]
+    assert sides[0] == sides[1]
     assert ("minio", 9000) in served(SEAWEEDFS)
 
 

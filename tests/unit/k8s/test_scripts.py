@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import http.client
 import http.server
 import importlib.util
+import io
 import json
 import threading
 from pathlib import Path
 
 import pytest
+from Crypto.Cipher import AES
 
-from tests.s3_server import moto_server
+from tests.s3_server import minio_server, moto_server
 
 SCRIPTS = Path(__file__).parents[3] / "k8s" / "scripts"
 
@@ -105,3 +108,93 @@ def test_bucket_is_made_once():
         assert ensure(host, int(port), "epg-new", *keys) == "bucket epg-new created"
         assert ensure(host, int(port), "epg-new", *keys) == "bucket epg-new is there"
     assert ensure(host, int(port), "epg-new", *keys) is None
+
+
+def test_what_is_sealed_opens_as_minio_opens_it():
+    """Salt, method 2 (PBKDF2 and AES-256-GCM), nonce, one last piece."""
+    password, data = "administrator's", b'{"secretKey": "of the user"}'
+    found = script("bucket").sealed(data, password)
+    salt, method, nonce, piece = found[:32], found[32], found[33:41], found[41:]
+    assert method == 2
+    assert len(piece) == len(data) + 16
+    key = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, 8192, 32)
+    header = AES.new(key, AES.MODE_GCM, nonce + bytes(4)).digest()
+    opening = AES.new(key, AES.MODE_GCM, nonce + b"\1\0\0\0").update(b"\x80" + header)
+    assert opening.decrypt_and_verify(piece[:-16], piece[-16:]) == data
+
+
+class Admin(http.server.BaseHTTPRequestHandler):
+    """Answers as MinIO's administration, and notes what it was asked."""
+
+    asked: list[tuple[str, bytes]]
+    status = 200
+
+    def do_PUT(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        assert "Credential=root/" in self.headers["Authorization"]
+        self.asked.append((self.path, body))
+        self.send_response(self.status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        """Be quiet."""
+
+
+@pytest.mark.parametrize("status", [200, 403, 503])
+def test_the_user_of_the_runs_may_use_one_bucket(status):
+    asked: list[tuple[str, bytes]] = []
+    handler = type("Handler", (Admin,), {"asked": asked, "status": status})
+    server = http.server.HTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    place = ("127.0.0.1", server.server_port, "epg", "us-east-1")
+    bucket = script("bucket")
+    try:
+        if status == 403:
+            with pytest.raises(SystemExit, match="add-canned-policy was answered with 403"):
+                bucket.ensure_user(*place, ("root", "s" * 40), ("user", "k" * 40))
+            return
+        said = bucket.ensure_user(*place, ("root", "s" * 40), ("user", "k" * 40))
+    finally:
+        server.shutdown()
+        server.server_close()
+    if status == 503:
+        assert said is None
+        return
+    assert said == "its user may use bucket epg alone"
+    calls = [path.removeprefix("/minio/admin/v3/") for path, _ in asked]
+    assert calls == [
+        "add-canned-policy?name=epg-runs",
+        "add-user?accessKey=user",
+        "set-user-or-group-policy?isGroup=false&policyName=epg-runs&userOrGroup=user",
+    ]
+    assert b"k" * 40 not in asked[1][1]
+    rules = json.loads(asked[0][1])["Statement"]
+    assert [rule["Resource"] for rule in rules] == [["arn:aws:s3:::epg"], ["arn:aws:s3:::epg/*"]]
+    assert all(":*" not in action for rule in rules for action in rule["Action"])
+
+
+@pytest.mark.s3
+def test_the_user_of_a_real_minio_sees_one_bucket():
+    from minio import Minio
+    from minio.error import S3Error
+
+    bucket = script("bucket")
+    with minio_server() as server:
+        for name in ("epg", "other"):
+            server.make_bucket(name)
+        host, _, port = server.endpoint.partition(":")
+        admin, user = (server.access_key, server.secret_key), ("runs-user", "u" * 40)
+        for _ in range(2):  # again at every start
+            bucket.ensure_user(host, int(port), "epg", "us-east-1", admin, user)
+        client = Minio(
+            endpoint=server.endpoint,
+            access_key=user[0],
+            secret_key=user[1],
+            secure=False,
+            region="us-east-1",
+        )
+        client.put_object("epg", "a", io.BytesIO(b"1"), 1)
+        assert [found.object_name for found in client.list_objects("epg")] == ["a"]
+        with pytest.raises(S3Error, match="AccessDenied"):
+            client.put_object("other", "a", io.BytesIO(b"1"), 1)

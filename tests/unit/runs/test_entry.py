@@ -111,3 +111,29 @@ def test_a_store_that_is_away_hides_no_reason(tmp_path, place, capsys):
     shown = capsys.readouterr().err
     assert "the reason could not be stored" in shown
     assert shown.splitlines()[-1].startswith("epg: error: pretrain: store ")
+
+
+@pytest.mark.parametrize("gone", ["artifact", "object"])
+def test_a_cached_result_that_is_gone_is_said_to_be_of_the_cache(
+    tmp_path, place, capsys, monkeypatch, gone
+):
+    """Kubeflow hands over what it has seen once, whether it is there or not."""
+    monkeypatch.setenv("EPG_PIPELINE_RUN", "2f1c9a52-aaaa")
+    shards = artifact(tmp_path / "shards", None if gone == "artifact" else b"tar")
+
+    def reading(run, shards):
+        return perform(
+            run,
+            STAGES["pretrain"],
+            config={},
+            inputs={},
+            work=lambda *_: run.store.get_bytes("shards/1/train-00000.tar"),
+        )
+
+    with pytest.raises(SystemExit) as ended:
+        Component(reading, takes={"shards": bytes})(shards=shards, **place)
+    assert ended.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "Kubeflow's cache" in last
+    assert "--no-cache" in last
+    assert ("no file" if gone == "artifact" else "shards/1/train-00000.tar") in last

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from epg.runs import guard
+from tests.toys.command import PATIENCE
 
 
 def test_this_process_is_alive():
@@ -54,7 +55,7 @@ def test_a_watched_process_ends_with_its_launcher():
     assert watched.stdout is not None
     assert watched.stdout.readline() == b"watching\n"
     launcher.kill()  # and not reaped: a zombie of ours
-    assert watched.wait(timeout=30) == 143
+    assert watched.wait(timeout=PATIENCE) == 143
     launcher.wait()
 
 

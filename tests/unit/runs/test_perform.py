@@ -17,7 +17,7 @@ from epg.runs.record import StageRecord, load_record
 from epg.runs.run import Run
 from epg.stages.catalog import STAGES
 from epg.store import lease as leases
-from tests.toys.command import environment
+from tests.toys.command import PATIENCE, environment
 
 NOTHING: dict = {"config": {}, "inputs": {}}
 SHARD = STAGES["shard"]
@@ -77,7 +77,7 @@ def test_a_process_that_died_keeps_nobody_out(run):
         "perform(run, STAGES['shard'], config={}, inputs={}, work=lambda *_: os._exit(9))\n"
     )
     died = subprocess.run(
-        [sys.executable, "-c", program], env=environment(toys=False), check=False, timeout=120
+        [sys.executable, "-c", program], env=environment(toys=False), check=False, timeout=PATIENCE
     )
     assert died.returncode == 9
     assert lease_files(run) == ["leases/shard"]

@@ -58,9 +58,7 @@ def test_not_when_it_failed(run, monkeypatch):
 def test_a_pushgateway_that_is_down_costs_one_warning(run, monkeypatch, tmp_path):
     monkeypatch.setenv("EPG_PUSHGATEWAY", "http://127.0.0.1:1")
     monkeypatch.setenv("EPG_EVENTS", str(tmp_path / "events"))
-    begun = time.monotonic()
     record = perform(run, STAGES["pretrain"], work=work, **NOTHING)
-    assert time.monotonic() - begun < 8
     assert load_record(run, "pretrain") == record
     events = [json.loads(line) for line in (tmp_path / "events").read_text().splitlines()]
     assert [event["event"] for event in events] == ["started", "warning", "finished"]

@@ -18,6 +18,7 @@ from epg.errors import UserError
 from epg.store import Store, lease, open_store
 from epg.store.lease import Holder, Lease
 from tests.s3_server import S3Server, minio_server, moto_server
+from tests.toys.command import PATIENCE
 
 KINDS = [
     "local",
@@ -60,7 +61,7 @@ def elsewhere() -> Holder:
 
 
 def wait_for(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -311,7 +312,7 @@ def test_store_that_is_away_for_some_beats_loses_nothing(
         with monkeypatch.context() as patch:
             patch.setattr(store, "get_bytes", away)
             for _ in range(3):
-                assert missed.acquire(timeout=30)
+                assert missed.acquire(timeout=PATIENCE)
         before = holder_in(store)
         wait_for(lambda: holder_in(store).beat > before.beat)
         held.check()

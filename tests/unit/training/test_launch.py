@@ -16,6 +16,7 @@ from epg.data.sharding import write_shards
 from epg.data.sources import open_source
 from epg.errors import UserError
 from epg.store import open_store
+from epg.store.lease import InUse
 from epg.training.builders import BUILDERS
 from epg.training.job import Trained, TrainingJob
 from epg.training.launch import launch
@@ -117,3 +118,18 @@ def test_an_encoder_of_another_shape_is_refused(
     job = replace(job, recipe=load_recipe("smoke", {"model.depth": 3}))
     with pytest.raises(UserError, match=r"another shape than the recipe \(depth: 2 -> 3\)"):
         launch(job, Watch())
+
+
+def test_who_lost_the_stage_writes_no_checkpoint(pretraining: TrainingJob) -> None:
+    class Lost:
+        def check(self) -> None:
+            pass  # nobody has noticed yet
+
+        def confirm(self) -> None:
+            raise InUse("another has it")
+
+    always = pretraining.recipe.pretrain.model_copy(update={"checkpoint_every_seconds": 1e-9})
+    recipe = pretraining.recipe.model_copy(update={"pretrain": always})
+    with pytest.raises(InUse):
+        launch(replace(pretraining, recipe=recipe, stage="another"), Watch(guard=Lost()))
+    assert not list(open_store(pretraining.store).list("another/"))

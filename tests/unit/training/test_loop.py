@@ -17,6 +17,7 @@ from epg.config.recipe import OptimizerConfig
 from epg.diffusion.seeds import generator_for
 from epg.errors import UserError
 from epg.store import open_store
+from epg.store.lease import InUse
 from epg.training.checkpoints import Checkpoints, optimizer_tensors
 from epg.training.loop import Losses, Watch, train
 from epg.training.world import World
@@ -115,6 +116,30 @@ def killing_at(step: int) -> Watch:
             raise KilledError
 
     return Watch(progress=progress)
+
+
+class Place:
+    """A guard of a place that somebody else takes at a step."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+
+    def check(self) -> None:
+        self.looks -= 1
+        if self.looks < 0:
+            raise InUse("another has it")
+
+    def confirm(self) -> None:
+        if self.looks <= 0:
+            raise InUse("another has it")
+
+
+def test_who_lost_the_stage_stops_at_the_next_step(tmp_path: Path) -> None:
+    rows: list[dict] = []
+    with pytest.raises(InUse):
+        run(tmp_path, Toy(), Watch(row=rows.append, guard=Place(3)))
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert restored_step(tmp_path) == 3
 
 
 def test_resuming_any_number_of_times_changes_no_bit(tmp_path: Path) -> None:

@@ -25,11 +25,13 @@ import urllib3
 from epg.cluster.runs.endpoint import FORWARD, find_endpoint, find_token
 from epg.errors import UserError, one_line
 from epg.documents import DocumentError, parse, parse_object, shaped
+from epg.store.pace import Pace, TooLargeError, TooSlowError, collected
 
 OLDEST_SERVER = (2, 15)  # what our platform settings (resources from parameters) ask for
 _TIMEOUT = urllib3.Timeout(connect=5.0, read=30.0)  # seconds
+_DEADLINE = 60.0  # seconds for one answer, however it comes
+_LARGEST = 64 << 20  # bytes of one answer; a run brings its whole pipeline along
 _PAGE = 100
-_MAX_BYTES = 64 * 1024**2  # of an answer
 _ERROR = (dict, str)  # its message may lie a level deeper
 _DAG = {"dag": {"tasks": {"": {"taskInfo": {"name": str}}}}}
 _SPEC = {"root": _DAG, "components": {"": _DAG}}
@@ -47,6 +49,7 @@ _RUN = {
 _LISTED = {
     **dict.fromkeys(("run_id", "display_name", "experiment_id", "storage_state"), str),
 }
+_PAGES = 500  # of one list
 
 
 class Unreachable(UserError):  # noqa: N818 - says what it is
@@ -55,6 +58,10 @@ class Unreachable(UserError):  # noqa: N818 - says what it is
 
 class NotThere(UserError):  # noqa: N818 - likewise
     """The server has no such thing."""
+
+
+class Conflict(UserError):  # noqa: N818 - likewise
+    """The server has such a thing already."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +119,17 @@ class KfpApi:
 
     def experiment(self, name: str, namespace: str | None) -> tuple[str, bool]:
         """Return the id of an experiment, made where absent, and whether it was made."""
+        if found := self._experiment(name, namespace):
+            return found, False
+        body = {"display_name": name, **({"namespace": namespace} if namespace else {})}
+        try:
+            return str(self.call("POST", "experiments", body)["experiment_id"]), True
+        except Conflict:  # somebody else has made it just now
+            if found := self._experiment(name, namespace):
+                return found, False
+            raise
+
+    def _experiment(self, name: str, namespace: str | None) -> str | None:
         for found in self._list("experiments", _named(name), namespace, "experiments"):
             if found.get("display_name") == name:
                 if found.get("storage_state") == "ARCHIVED":
@@ -119,9 +137,8 @@ class KfpApi:
                         f"experiment {name!r} is archived: restore it in the UI, or choose "
                         "another by --experiment"
                     )
-                return self._id(found, "experiment_id"), False
-        body = {"display_name": name, **({"namespace": namespace} if namespace else {})}
-        return self._id(self.call("POST", "experiments", body), "experiment_id"), True
+                return self._id(found, "experiment_id")
+        return None
 
     def _id(self, found: Mapping[str, Any], key: str) -> str:
         if not isinstance(found.get(key), str):
@@ -184,13 +201,16 @@ class KfpApi:
             query["filter"] = only
         if namespace:
             query["namespace"] = namespace
-        while True:
+        for _ in range(_PAGES):
             answer = self.call("GET", f"{path}?{urlencode(query)}")
             yield from shaped(answer.get(key), [_LISTED])
             token = shaped(answer.get("next_page_token"), str)
             if not token:
                 return
+            if token == query.get("page_token"):
+                break
             query["page_token"] = token
+        raise UserError(f"{self.endpoint}: its list of {path} has no end: give an id, not a name")
 
     def call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         """Send one request and return the JSON object of the answer.
@@ -209,13 +229,18 @@ class KfpApi:
             data = json.dumps(body, allow_nan=False).encode()
         url = f"{self.endpoint}/apis/v2beta1/{path}"
         try:
-            answer = self._pool.request(method, url, body=data, headers=headers, redirect=False)
+            answer = self._pool.request(
+                method, url, body=data, headers=headers, redirect=False, preload_content=False
+            )
+            received = collected(answer, Pace(_DEADLINE), _LARGEST)
+        except TooLargeError as error:
+            raise UserError(f"{self.endpoint}: {error}: check --endpoint") from error
         except urllib3.exceptions.HTTPError as error:
             raise Unreachable(self._why_not(error)) from error
         if answer.status == 200:
             with contextlib.suppress(DocumentError):
-                return parse_object(answer.data, max_bytes=_MAX_BYTES, nan=True)
-        raise self._refusal(answer.status, answer.data)
+                return parse_object(received, max_bytes=_LARGEST, nan=True)
+        raise self._refusal(answer.status, received)
 
     def _why_not(self, error: Exception) -> str:
         if isinstance(error, urllib3.exceptions.SSLError):
@@ -227,7 +252,7 @@ class KfpApi:
             what = "unknown host"
         elif "refused" in str(error):  # urllib3 calls that a timeout, too
             what = "nothing listens there"
-        elif isinstance(error, urllib3.exceptions.TimeoutError):
+        elif isinstance(error, urllib3.exceptions.TimeoutError | TooSlowError):
             what = "no answer in time"
         else:
             what = one_line(error)
@@ -254,7 +279,12 @@ class KfpApi:
             )
         if status in (502, 503, 504):
             return Unreachable(f"{self.endpoint}: the server is not ready: {status} {text}".strip())
-        return UserError(f"{self.endpoint}: refused ({status}): {text or 'without a reason'}")
+        kind = Conflict if status == 409 else UserError
+        return kind(f"{self.endpoint}: refused ({status}): {text or 'without a reason'}")
+
+    def terminate(self, run_id: str) -> None:
+        """Ask for the end of a run; its pods get the signal after 10 to 20 s."""
+        self.call("POST", f"runs/{quote(run_id, safe='')}:terminate")
 
 
 def _named(name: str) -> str:

@@ -27,12 +27,15 @@ _IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNever
 _TAIL = 400  # lines of a log
 # Lines of the launcher, of Argo and of KFP's executor, which say nothing of the reason.
 _NOISE = re.compile(
-    r"^[IWEF]\d{4} \d\d:|^time=\"|^\[KFP Executor|^Error: exit status|^exit status \d|"
+    r"^[IWEF]\d{4} \d\d:|^time=\S|^\[KFP Executor|^Error: exit status|^exit status \d|"
     r"^\d{4}[-/]\d\d[-/]\d\d[T ][\d:.]+Z? (INFO|DEBUG)|failed to execute component|"
     r"^Traceback \(most recent|^\s*File \"|^\s*[\^~]+\s*$"
 )
 _PROGRESS = re.compile(r"[\w-]+: ((\d+)/(\d+) \w+.*)$")  # telemetry/progress.py
 _OURS = re.compile(r"epg: error: .*")
+_WAITS = re.compile(r"waiting for S3 at .*")  # store/s3/http.py
+# What a driver or a launcher says in Kubernetes' format before it gives up.
+_FATAL = re.compile(r"[EF]\d{4} [\d:.]+\s+\d+ [\w./-]+:\d+\] (?!failed to execute component: exit)(.*)")
 
 
 class Unseen(UserError):  # noqa: N818 - says what it is
@@ -218,16 +221,26 @@ class Progress:
     text: str  # as the step tells it: `4438/12000 steps loss=1.966`
 
 
-def progress_of(core: CoreV1Api, pod: dict[str, Any]) -> Progress | None:
-    """Return the last line of progress in the log of a running pod; None where there is none."""
+def latest_lines(core: CoreV1Api, pod: dict[str, Any]) -> list[str]:
+    """Return the last lines of a running pod's log; none where it cannot be read."""
     try:
-        log = _tail(core, pod, 20)
+        return [line.strip() for line in _tail(core, pod, 20).splitlines() if line.strip()]
     except Unseen:
-        return None
-    for line in reversed(log.splitlines()):
-        if found := _PROGRESS.match(line.strip()):
+        return []
+
+
+def progress_in(lines: list[str]) -> Progress | None:
+    """Return the last progress that the lines of a log tell; None where there is none."""
+    for line in reversed(lines):
+        if found := _PROGRESS.match(line):
             return Progress(int(found[2]), int(found[3]), found[1])
     return None
+
+
+def wait_in(lines: list[str]) -> str:
+    """Return what the last line of a log says that its step waits for; "" where it does not."""
+    found = _WAITS.search(lines[-1]) if lines else None
+    return found[0] if found else ""
 
 
 def last_words(core: CoreV1Api, pod: dict[str, Any]) -> str:
@@ -261,6 +274,9 @@ def meaningful_line(log: str) -> str:
     for line in reversed(lines):
         if re.match(r"([a-z_]+\.)*[A-Z]\w*(Error|Exception|Interrupt|Exit)(:|$)", line):
             return line
+    for line in reversed(lines):
+        if (fatal := _FATAL.match(line)) and fatal[1]:
+            return fatal[1]
     return next((line for line in reversed(lines) if not _NOISE.search(line)), "")
 
 

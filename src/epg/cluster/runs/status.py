@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +20,14 @@ from epg.cluster.runs.pods import (
     Unseen,
     connect,
     last_words,
+    latest_lines,
     pods_of,
-    progress_of,
+    progress_in,
     step_of,
     trouble_of,
+    wait_in,
 )
-from epg.cluster.runs.workflow import lost_steps
+from epg.cluster.runs.workflow import lost_steps, refused_steps
 from epg.text import printable
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ class Task:
     state: str
     reason: str = ""
     progress: Progress | None = None
+    waits: str = ""  # for what, as its log says
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class Situation:
     tasks: list[Task] = field(default_factory=list)
     troubles: list[Trouble] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
+    going: list[str] = field(default_factory=list)  # steps at work
 
     @property
     def problems(self) -> list[str]:
@@ -89,6 +93,8 @@ class Situation:
         if self.state in ("PENDING", "RUNNING") and self.troubles:
             failed = any(task.state == "FAILED" for task in self.tasks)
             now = "goes on without the steps that failed" if failed else "stands still"
+            if self.going and not failed:
+                now = f"goes on ({', '.join(self.going)}) beside a step that waits"
         yield f"run {self.display_name} ({self.run_id}) {now}"
         if self.error:
             yield f"  the server says: {self.error}"
@@ -152,6 +158,7 @@ def explain(
     run_id = str(run["run_id"])
     unseen: list[str] = []
     troubles: list[Trouble] = []
+    going: list[str] = []
     tasks = list(_tasks(run, names))
     place = namespace or api.namespace_of(run) or NAMESPACE
     try:
@@ -164,8 +171,11 @@ def explain(
         tasks = _seen_in_pods(core, tasks, pods, names)
         if state != "SUCCEEDED":
             troubles = list(_troubles(core, pods, names, logs))
-            if state == "FAILED" and not troubles:
-                troubles = _lost(core, run_id, place, names)
+            troubles += [Trouble(t.name, "", t.waits) for t in tasks if t.waits]
+            finder = lost_steps if state == "FAILED" else refused_steps
+            if state != "FAILED" or not troubles:
+                troubles += _remembered(finder, core, run_id, place, names)
+            going = _at_work(pods, names, troubles)
             unseen.extend(_missing(run_id, state, place, pods, bool(troubles)))
     return Situation(
         run_id=run_id,
@@ -176,6 +186,7 @@ def explain(
         tasks=tasks,
         troubles=troubles,
         unseen=unseen,
+        going=going,
     )
 
 
@@ -230,7 +241,8 @@ def _seen_in_pods(
         if name not in known or _ORDER.get(known[name].state, 2) < _ORDER[state]:
             known[name] = Task(name, state)
         if known[name].state == state == "RUNNING":
-            known[name] = replace(known[name], progress=progress_of(core, pod))
+            lines = latest_lines(core, pod)
+            known[name] = replace(known[name], progress=progress_in(lines), waits=wait_in(lines))
     return list(known.values())
 
 
@@ -256,11 +268,31 @@ def _troubles(
         yield Trouble(step, str(pod["metadata"]["name"]), text, "" if told else log)
 
 
-def _lost(core: CoreV1Api, run_id: str, namespace: str, names: Mapping[str, str]) -> list[Trouble]:
+def _remembered(
+    finder: Callable[[CoreV1Api, str, str, Mapping[str, str]], Iterator[Trouble]],
+    core: CoreV1Api,
+    run_id: str,
+    namespace: str,
+    names: Mapping[str, str],
+) -> list[Trouble]:
+    """Return what the run's workflow remembers."""
     try:
-        return list(lost_steps(core, run_id, namespace, names))
+        return list(finder(core, run_id, namespace, names))
     except Unseen:  # what is not seen is said by `_missing`
         return []
+
+
+def _at_work(
+    pods: list[dict[str, Any]], names: Mapping[str, str], troubles: list[Trouble]
+) -> list[str]:
+    """Return the steps that have a running pod, and no trouble."""
+    troubled = {trouble.step for trouble in troubles}
+    running = {
+        step_of(pod, names)
+        for pod in pods
+        if pod.get("status", {}).get("phase") == "Running" and not _is_driver(pod)
+    }
+    return sorted(running - troubled)
 
 
 def _is_driver(pod: dict[str, Any]) -> bool:

@@ -23,6 +23,9 @@ from epg.errors import UserError
 from epg.text import printable
 
 
+_DATE = "{date}"  # in a run name: the time of submission takes its place
+
+
 @dataclass(frozen=True)
 class SubmitRequest:
     """What `epg submit` was asked for."""
@@ -32,6 +35,7 @@ class SubmitRequest:
     experiment: str = "epg"
     run_name: str | None = None
     cache: bool = True
+    begin_at: str | None = None
     service_account: str | None = None
     pipeline_root: str | None = None
     namespace: str | None = None
@@ -71,10 +75,26 @@ def prepare(request: SubmitRequest) -> tuple[CompiledPipeline, dict[str, Any]]:
     pipeline = read_pipeline(path)
     words = [word for word in request.words if "=" in word]
     arguments = parse_arguments(words, pipeline.parameters)
+    _settle_beginning(pipeline, arguments, request.begin_at)
     _check_recipe(pipeline, arguments, words)
     _settle_run_name(pipeline, arguments, request.run_name)
     _check_rest(pipeline, arguments, request)
     return pipeline, arguments
+
+
+def _settle_beginning(
+    pipeline: CompiledPipeline, arguments: dict[str, Any], option: str | None
+) -> None:
+    if option is not None and "begin_at" not in pipeline.parameters:
+        raise UserError(
+            f"--from {option}: pipeline {pipeline.name} has no parameter begin_at; epg-full has"
+        )
+    if option is not None:
+        arguments["begin_at"] = option
+    if stage := arguments.get("begin_at"):
+        from epg.stages.afresh import check_stage
+
+        check_stage(stage, "--from")
 
 
 def _check_recipe(
@@ -111,11 +131,15 @@ def _settle_run_name(
     pipeline: CompiledPipeline, arguments: dict[str, Any], option: str | None
 ) -> None:
     if "run_name" in pipeline.parameters:
-        from epg.runs.run import check_run_name
+        from epg.runs.run import RUN_PLACE, check_run_name
 
         if option is not None:
             arguments["run_name"] = option
-        check_run_name(arguments.get("run_name", pipeline.parameters["run_name"].default))
+        name = str(arguments.get("run_name", pipeline.parameters["run_name"].default))
+        if _DATE in name:
+            name = name.replace(_DATE, f"{datetime.now(UTC):%Y%m%d-%H%M%S}")
+            arguments["run_name"] = name
+        check_run_name(name.replace(RUN_PLACE, "0" * 8))
 
 
 def _check_rest(
@@ -154,7 +178,7 @@ def send(
     experiment, made = api.experiment(request.experiment, namespace)
     _say(f"{'made experiment' if made else 'experiment'} {request.experiment} ({experiment})")
     default = getattr(pipeline.parameters.get("run_name"), "default", None)
-    name = request.run_name or arguments.get("run_name") or default or pipeline.name
+    name = arguments.get("run_name") or request.run_name or default or pipeline.name
     display_name = unique_name(str(name))
     runtime: dict[str, Any] = {"parameters": arguments}
     if request.pipeline_root:
@@ -162,7 +186,8 @@ def send(
     body = {
         "display_name": display_name,
         "experiment_id": experiment,
-        "pipeline_spec": pipeline.spec(cache=request.cache),
+        # The cache would give back what `begin_at` throws away.
+        "pipeline_spec": pipeline.spec(cache=request.cache and not arguments.get("begin_at")),
         "runtime_config": runtime,
     }
     if request.service_account:
@@ -171,6 +196,24 @@ def send(
     _say(f"run {display_name} ({run_id})")
     _say(f"look at {api.link(run_id)}")
     return run_id
+
+
+def terminate(name: str, endpoint: str | None, token_file: str | None, namespace: str | None) -> int:
+    """Ask Kubeflow Pipelines to end a run; return the exit code."""
+    from epg.cluster.runs.following import ENDED
+
+    api = KfpApi.open(endpoint, token_file)
+    run = api.run(name, namespace)
+    run_id, state = str(run["run_id"]), str(run.get("state") or "PENDING").upper()
+    if state in ENDED:
+        _say(f"run {run_id} has ended already: {state.lower()}")
+        return 0
+    api.terminate(run_id)
+    _say(
+        f"run {run_id} is being terminated: its steps end within a minute, its report comes last; "
+        "a run of the same run_name goes on from the last checkpoint"
+    )
+    return 0
 
 
 def unique_name(name: str) -> str:

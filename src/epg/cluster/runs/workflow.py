@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _MAX_BYTES = 64 * 1024**2
 _AWAY = re.compile(r"\(exit code 143\)|pod deleted")
+# A pod that the namespace does not let in is none that could be looked at.
+_REFUSED = re.compile(r"(?:pods \"[^\"]*\" is forbidden: )(.*)|(exceeded quota.*)|(admission webhook.*)")
 
 
 def lost_steps(
@@ -31,6 +33,30 @@ def lost_steps(
     Raises:
         Unseen: the cluster does not answer or refuses.
     """
+    for node in _nodes(core, run_id, namespace):
+        message = _message(node)
+        if node.get("type") == "Pod" and node.get("phase") in ("Failed", "Error") and message:
+            step = step_of(_as_pod(node), names)
+            yield Trouble(step, str(node.get("id", "")), _in_words(message))
+
+
+def refused_steps(
+    core: CoreV1Api, run_id: str, namespace: str, names: Mapping[str, str]
+) -> Iterator[Trouble]:
+    """Yield the steps of a run under way whose pods Kubernetes does not let in, as by a quota.
+
+    Raises:
+        Unseen: the cluster does not answer or refuses.
+    """
+    for node in _nodes(core, run_id, namespace):
+        refused = _REFUSED.search(_message(node))
+        if refused and node.get("phase") in ("Pending", "Running", "Failed", "Error"):
+            text = next(group for group in refused.groups() if group)
+            step = step_of(_as_pod(node), names)
+            yield Trouble(step, str(node.get("id", "")), _not_let_in(text))
+
+
+def _nodes(core: CoreV1Api, run_id: str, namespace: str) -> Iterator[dict[str, Any]]:
     from kubernetes.client import CustomObjectsApi
 
     found = call(
@@ -40,11 +66,18 @@ def lost_steps(
         what=f"workflows of namespace {namespace}",
     )
     for workflow in found.get("items") or []:
-        for node in nodes_of(workflow).values():
-            message = one_line(node.get("message") or "")
-            if node.get("type") == "Pod" and node.get("phase") in ("Failed", "Error") and message:
-                step = step_of(_as_pod(node), names)
-                yield Trouble(step, str(node.get("id", "")), _in_words(message))
+        yield from nodes_of(workflow).values()
+
+
+def _message(node: Mapping[str, Any]) -> str:
+    return one_line(node.get("message") or "")
+
+
+def _not_let_in(said: str) -> str:
+    return (
+        f"Kubernetes does not let its pod in: {said} (ask for less, or have the namespace's quota "
+        "or policy changed; it goes on by itself then, unless the run has failed)"
+    )
 
 
 def nodes_of(workflow: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,4 +105,6 @@ def _in_words(message: str) -> str:
             "its pod was taken away, by a user or with its node, and not started again: submit "
             "the run again under its name to go on"
         )
+    if refused := _REFUSED.search(message):
+        return _not_let_in(next(group for group in refused.groups() if group))
     return f"failed: {message}"

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
 
 from minio import Minio
-from minio.error import ServerError
+from minio.error import S3Error, ServerError
 from urllib3 import BaseHTTPResponse
 
 from epg.store.base import ObjectExists, ObjectInfo, ObjectNotFound
 from epg.store.files import explained, write_atomically, write_pieces
 from epg.store.keys import check_key, check_prefix, join
+from epg.store.pace import Pace, received
 from epg.store.s3.connection import Connection, PieceReader
 from epg.store.s3.errors import FAILURES, NOT_S3, answer_error, code_of, explain
 from epg.store.s3.http import is_transient
@@ -134,9 +135,11 @@ class S3Store:
             except FAILURES as error:
                 # HEAD has no body: a second question tells a missing bucket from a missing
                 # object, and wrong credentials from a clock that is wrong.
-                if code_of(error) == "NoSuchKey" and self._connection.bucket_seen:
+                if code_of(error) == "NoSuchKey" and self._connection.bucket_seen and _of_s3(error):
                     return None
-                for _ in client.list_objects(bucket, prefix=name, start_after=name):
+                for found in client.list_objects(bucket, prefix=name):
+                    if found.object_name == name and code_of(error) == "NoSuchKey":
+                        return found.size  # the 404 was another's, such as a gateway's
                     break
                 if code_of(error) == "NoSuchKey":
                     return None
@@ -153,11 +156,15 @@ class S3Store:
             objects = client.list_objects(
                 self._settings.bucket, prefix=f"{root}{prefix}", recursive=True
             )
-            return [
-                ObjectInfo(item.object_name.removeprefix(root), item.size or 0)
-                for item in objects
-                if item.object_name and not item.object_name.endswith("/")  # folder markers
-            ]
+            found: dict[str, ObjectInfo] = {}
+            for item in objects:
+                name = item.object_name or "/"
+                if name.endswith("/"):  # folder markers
+                    continue
+                if name in found:
+                    raise ServerError(f"{name} is listed twice", 502)  # pages without an end
+                found[name] = ObjectInfo(name.removeprefix(root), item.size or 0)
+            return list(found.values())
 
         yield from sorted(self._call(f"list {prefix or '/'}", ask), key=lambda info: info.key)
 
@@ -232,8 +239,10 @@ class S3Store:
     def _pieces(self, key: str) -> Iterator[bytes]:
         """Yield the object in pieces of 1 MiB; goes on where a broken connection left off."""
         position, etag, total, failures = 0, "", None, 0
+        pace = None
         while True:
             response = self._get(key, position, etag)
+            pace = pace or Pace(self._connection.pool.deadline)
             if position and response.status != 206:
                 response.close()
                 raise explain(ServerError("no ranges", 501), self._settings, f"go on reading {key}")
@@ -241,7 +250,7 @@ class S3Store:
                 etag = response.headers.get("etag", "")
                 total = int(response.headers.get("content-length", 0))
             try:
-                for piece in response.stream(_PIECE):
+                for piece in received(response, pace):
                     position += len(piece)
                     failures = 0
                     yield piece
@@ -253,10 +262,18 @@ class S3Store:
                     return
                 if failures > _IDLE_FAILURES or not is_transient(error):
                     raise explain(error, self._settings, f"read {key}") from error
-                time.sleep(0.1 * 2**failures)
+                with pace:
+                    time.sleep(0.1 * 2**failures)
+                if pace.left < 0:
+                    raise explain(error, self._settings, f"read {key}") from error
             finally:
                 response.close()
                 response.release_conn()
+
+
+def _of_s3(error: Exception) -> bool:
+    """Tell whether an answer without a body is an S3 server's: all of them number their answers."""
+    return isinstance(error, S3Error) and "x-amz-request-id" in error.response.headers
 
 
 def _part(size: int) -> int:

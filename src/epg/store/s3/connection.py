@@ -27,7 +27,7 @@ class Connection:
     def _renew(self) -> None:
         if self._pid != os.getpid():
             s = self._settings
-            self._pool = RetryingPool(s.first_deadline, s.deadline)
+            self._pool = RetryingPool(s.endpoint, s.first_deadline, s.deadline)
             self._client = Minio(
                 endpoint=s.endpoint,
                 access_key=s.access_key,

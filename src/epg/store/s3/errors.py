@@ -11,6 +11,7 @@ from urllib3 import BaseHTTPResponse
 from urllib3 import exceptions as http_errors
 
 from epg.errors import UserError
+from epg.store.pace import TooLargeError, TooSlowError
 from epg.store.s3.settings import S3Settings
 
 #: Everything that a call of the `minio` client may end with because of server or network.
@@ -73,6 +74,13 @@ def _reason(error: Exception, settings: S3Settings) -> str:
         return _not_s3(error, settings)
     if isinstance(error, http_errors.MaxRetryError) and error.reason is not None:
         error = error.reason
+    if isinstance(error, TooLargeError):
+        return f"the server gives {error}: check the endpoint"
+    if isinstance(error, TooSlowError):
+        return (
+            f"it takes too long ({error}): check the server and the network, then run the same "
+            "command again (EPG_S3_DEADLINE is the seconds that are waited)"
+        )
     if isinstance(error, http_errors.SSLError):
         if "WRONG_VERSION_NUMBER" in str(error) or "RECORD_LAYER" in str(error):
             return "the server speaks plain HTTP there: set EPG_S3_SECURE=false"

@@ -3,19 +3,24 @@
 The client's own pool retries five times with five-minute timeouts, knows no total deadline and
 does not retry a POST. This one takes its place: every request, parts of a big upload and the
 creating and completing of it included, is tried again after a reset, a timeout, a 5xx, 408 or
-429, with full jitter, until the deadline. A 4xx is an answer and is returned at once.
+429, with full jitter, until the deadline. A 4xx is an answer and is returned at once, unless it
+is a gateway's. The deadline holds for bytes, too: see `epg.store.pace`.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import time
+from collections.abc import Mapping
 from typing import Any
 
 import certifi
 import tenacity
 import urllib3
 from urllib3 import exceptions as http_errors
+
+from epg.store.pace import Pace, collected, sent
 
 logger = logging.getLogger("epg.store")
 
@@ -27,7 +32,11 @@ _TRANSIENT_ERRORS = (
 )
 _CONNECT_TIMEOUT = 5.0  # seconds
 _READ_TIMEOUT = 30.0  # seconds without a byte
+_SHORTEST_WAIT = 0.05  # seconds: what is left of a deadline may be nothing
 _CONNECTIONS = 8
+_LARGEST_ANSWER = 32 << 20  # bytes of an answer that is no object: a list has 1,000 names
+#: Servers that have answered this process: whoever opens another store there waits for them.
+_heard: set[str] = set()
 
 
 class RetryingPool(urllib3.PoolManager):
@@ -37,23 +46,22 @@ class RetryingPool(urllib3.PoolManager):
         retries: how many requests were tried again so far.
     """
 
-    def __init__(self, first_deadline: float, deadline: float) -> None:
+    def __init__(self, endpoint: str, first_deadline: float, deadline: float) -> None:
         """Wait `first_deadline` seconds for a server never heard of, later `deadline`."""
         super().__init__(
-            timeout=urllib3.Timeout(connect=_CONNECT_TIMEOUT, read=_READ_TIMEOUT),
             maxsize=_CONNECTIONS,
             cert_reqs="CERT_REQUIRED",
             ca_certs=os.environ.get("SSL_CERT_FILE") or certifi.where(),
         )
+        self._endpoint = endpoint
         self._first_deadline = first_deadline
         self._deadline = deadline
-        self._heard = False
         self.retries = 0
 
     @property
     def deadline(self) -> float:
         """Seconds for which a request is tried again now."""
-        return self._deadline if self._heard else self._first_deadline
+        return self._deadline if self._endpoint in _heard else self._first_deadline
 
     def urlopen(  # type: ignore[override]  # as in PoolManager itself
         self, method: str, url: str, redirect: bool = True, **kw: Any
@@ -63,26 +71,65 @@ class RetryingPool(urllib3.PoolManager):
 
     def send(self, method: str, url: str, **kw: Any) -> tuple[urllib3.BaseHTTPResponse, int]:
         """Send a request; return the answer and how many times it was sent."""
-        attempts = 0
+        attempts, begun = 0, time.monotonic()
 
         def once() -> urllib3.BaseHTTPResponse:
             nonlocal attempts
             attempts += 1
-            response = super(RetryingPool, self).urlopen(
-                method, url, redirect=False, retries=False, **kw
-            )
-            self._heard = self._heard or response.status not in TRANSIENT_STATUS
-            return response
+            left = self._deadline - (time.monotonic() - begun)
+            return self._once(method, url, max(left, _SHORTEST_WAIT), **kw)
 
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(is_transient)
-            | tenacity.retry_if_result(lambda answer: answer.status in TRANSIENT_STATUS),
+            | tenacity.retry_if_result(lambda answer: _may_pass(method, answer)),
             wait=tenacity.wait_random_exponential(multiplier=0.2, max=10.0),  # full jitter
-            stop=tenacity.stop_before_delay(self.deadline),
+            stop=self._is_over,
             before_sleep=self._before_sleep,
             retry_error_callback=_last_outcome,
         )
         return retrying(once), attempts
+
+    def _once(
+        self,
+        method: str,
+        url: str,
+        left: float,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        preload_content: bool = True,
+        **kw: Any,
+    ) -> urllib3.BaseHTTPResponse:
+        """Send a request once, for `left` seconds at most; errors and lists are read here, too."""
+        pace = Pace(left)
+        headers = urllib3.HTTPHeaderDict(headers)
+        if body:  # it goes in slices, but not in chunks
+            headers["Content-Length"] = str(len(body))
+        response = super().urlopen(
+            method,
+            url,
+            redirect=False,
+            retries=False,
+            body=sent(body, pace) if body else body,
+            timeout=urllib3.Timeout(min(_CONNECT_TIMEOUT, left), min(_READ_TIMEOUT, left)),
+            headers=headers,
+            preload_content=False,
+            **kw,
+        )
+        if preload_content or response.status >= 300:
+            response = _read(method, response, pace)
+        if not _may_pass(method, response):
+            _heard.add(self._endpoint)
+        return response
+
+    def _is_over(self, state: tenacity.RetryCallState) -> bool:
+        """Tell whether the next attempt would begin after the deadline."""
+        outcome = state.outcome
+        assert outcome is not None
+        # Who takes a connection and is silent is there, though never heard of.
+        silent = outcome.failed and isinstance(outcome.exception(), http_errors.ReadTimeoutError)
+        deadline = self._deadline if silent else self.deadline
+        return (state.seconds_since_start or 0.0) + state.upcoming_sleep >= deadline
 
     def _before_sleep(self, state: tenacity.RetryCallState) -> None:
         self.retries += 1
@@ -91,10 +138,11 @@ class RetryingPool(urllib3.PoolManager):
         if outcome.failed:
             reason = type(outcome.exception()).__name__
         else:
-            outcome.result().drain_conn()  # the connection is used again
             reason = f"HTTP {outcome.result().status}"
         level = logging.WARNING if state.attempt_number >= 4 else logging.INFO
-        logger.log(level, "S3: %s, trying again (%d)", reason, state.attempt_number)
+        # `epg status` looks for these words.
+        where, count = self._endpoint, state.attempt_number
+        logger.log(level, "waiting for S3 at %s: %s, trying again (%d)", where, reason, count)
 
 
 def is_transient(error: BaseException) -> bool:
@@ -102,6 +150,29 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, http_errors.MaxRetryError):
         return error.reason is not None and is_transient(error.reason)
     return isinstance(error, _TRANSIENT_ERRORS) and not isinstance(error, http_errors.SSLError)
+
+
+def _may_pass(method: str, answer: urllib3.BaseHTTPResponse) -> bool:
+    """Tell whether an answer is a server's or a gateway's that may be well a moment later.
+
+    A 404 of S3 says so in XML, except to a HEAD; any other is of a gateway that has lost its S3.
+    """
+    if answer.status in TRANSIENT_STATUS:
+        return True
+    return answer.status == 404 and method != "HEAD" and b"<Error" not in answer.data
+
+
+def _read(method: str, response: urllib3.BaseHTTPResponse, pace: Pace) -> urllib3.BaseHTTPResponse:
+    """Return the same answer with its body, once that has come; its connection is given back."""
+    return urllib3.HTTPResponse(
+        collected(response, pace, _LARGEST_ANSWER),
+        headers=response.headers,
+        status=response.status,
+        reason=response.reason,
+        decode_content=False,  # it is decoded
+        enforce_content_length=False,
+        request_method=method,
+    )
 
 
 def _last_outcome(state: tenacity.RetryCallState) -> Any:

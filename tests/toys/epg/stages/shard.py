@@ -2,7 +2,7 @@ from epg.runs.entry import Component
 from epg.stages.toy import toy
 
 
-def shard(run):
+def shard(run, begin_at=""):
     return toy(run, "shard", outputs=("manifest",))
 
 
