@@ -43,7 +43,7 @@ class Drip(io.BytesIO):
 def body(clock: Clock, seconds: float, count: int, size: int = 10**6) -> urllib3.HTTPResponse:
     drip = Drip(clock, seconds, count, size)
     response = urllib3.HTTPResponse(drip, preload_content=False)
-    response.read1 = drip.read1  # type: ignore[method-assign]
+    response.read1 = drip.read1  # type: ignore[method-assign, assignment]
     return response
 
 

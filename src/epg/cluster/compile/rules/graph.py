@@ -109,5 +109,5 @@ def parameters(pipeline: PipelineDocument) -> Iterator[str]:
         if kind == "NUMBER_DOUBLE" and isinstance(default, int):
             yield f"{name}: a float whose default is written as an int"
         text = kind == "STRING" and isinstance(default, str) and name not in NUMBER_TEXTS
-        if text and not isinstance(yaml.safe_load(str(default)), str):
+        if text and default and not isinstance(yaml.safe_load(str(default)), str):
             yield f"{name}: default {default!r} is read as something else than text"

@@ -96,7 +96,7 @@ def resources(pipeline: PipelineDocument) -> Iterator[str]:
         accelerator = sizes.get("accelerator", {})
         if bool(accelerator.get("resourceType")) != bool(accelerator.get("resourceCount")):
             yield f"{step.name}: an accelerator's type without its count, or the reverse"
-        if step.kind == "deciding":
+        if step.kind in ("preparing", "deciding"):  # no torch, no processes that load data
             continue
         mounts = {mount["mountPath"]: mount for mount in step.pod.get("emptyDirMounts", [])}
         if mounts.get("/dev/shm", {}).get("medium") != "Memory":  # noqa: S108 - a mount
