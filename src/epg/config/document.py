@@ -65,6 +65,15 @@ def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
     return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
 
 
+def _text(loader: _Loader, node: yaml.ScalarNode) -> str:
+    """Read text; JSON writes what lies above U+FFFF as two halves, which belong together."""
+    text = str(loader.construct_scalar(node))
+    try:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError:  # a half alone, such as a byte of a name that is no UTF-8
+        return text
+
+
 def _boolean(loader: _Loader, node: yaml.ScalarNode) -> bool:
     text = str(loader.construct_scalar(node)).lower()
     if text not in ("true", "false"):
@@ -83,6 +92,7 @@ def _float(loader: _Loader, node: yaml.ScalarNode) -> float:
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _integer)
+_Loader.add_constructor("tag:yaml.org,2002:str", _text)
 _Loader.add_constructor("tag:yaml.org,2002:bool", _boolean)
 _Loader.add_constructor("tag:yaml.org,2002:float", _float)
 for _tag in ("timestamp", "binary", "omap", "pairs", "set"):

@@ -6,6 +6,7 @@ Every error names the file, the line and the key, the value and what is allowed.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -19,6 +20,8 @@ from epg.config.recipe import Recipe
 from epg.errors import UserError, did_you_mean, one_line
 
 _MAX_BYTES = 1_000_000
+#: What JSON leaves as it is and YAML does not take.
+_UNSEEN = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 _SHOWN = 100  # characters of a value
 
 #: Keys of earlier versions -> what says it now; the new key's own description explains it.
@@ -71,8 +74,9 @@ def passable_recipe(recipe: Recipe) -> str:
     text = dump_recipe(recipe)
     if "{{" not in text:
         return text
-    text = json.dumps(recipe.model_dump(mode="json"), indent=1)
-    return text.replace("{{", "\\u007b\\u007b") + "\n"
+    text = json.dumps(recipe.model_dump(mode="json"), indent=1, ensure_ascii=False)
+    text = text.replace("{{", "\\u007b\\u007b")
+    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
 
 
 def parse_overrides(settings: list[str]) -> dict[str, Any]:

@@ -37,6 +37,8 @@ from epg.errors import UserError
         ("=", "="),
         ("{0.5: 0.1}", {0.5: 0.1}),
         ("-.inf", -math.inf),
+        (r'"\ud83d\ude00"', "\U0001f600"),
+        (r'"\udce9"', "\udce9"),
     ],
 )
 def test_scalars_are_those_of_yaml_1_2(text: str, value: object) -> None:

@@ -148,7 +148,10 @@ def test_wrong_values_are_refused_with_key_value_and_rule(
 
 
 def test_text_for_template_engines_has_no_mark_of_theirs() -> None:
-    marked = load_recipe("smoke", {"description": "it's {{$.inputs.parameters['store']}} {{{x}}}"})
+    said = (
+        "it's {{$.inputs.parameters['store']}} {{{x}}} \U0001f600 \\ud83d \x9f\x07\u2028\ufeff\xe9"
+    )
+    marked = load_recipe("smoke", {"description": said})
     text = passable_recipe(marked)
     assert "{{" not in text
     assert load_recipe(text) == marked
