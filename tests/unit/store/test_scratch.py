@@ -55,7 +55,8 @@ def test_what_a_killed_process_left_is_swept(place: Path) -> None:
     with scratch_folder("next"):
         sweep_leftovers(place, below=True)
         assert folder.exists() and part.exists(), "young"  # noqa: PT018 - one thing
-    aged(folder), aged(part)
+    aged(folder)
+    aged(part)
     with scratch_folder("next"):
         sweep_leftovers(place, below=True)
         assert not folder.exists()
