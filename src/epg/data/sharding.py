@@ -61,7 +61,15 @@ class _Part:
         """Read a note. Raises `DocumentError`, also for one of version 0.1, which has no seal."""
         raw = unseal(fields(parse_object(data), _NOTE), required=True)
         shard = shard_info(raw["shard"]) if raw["shard"] is not None else None
-        counts = {int(label): n for label, n in raw["class_counts"].items()}
+        for counted in (raw["class_counts"], raw["converted"]):
+            fields(counted, {}, dict.fromkeys(counted, int))
+        for bad in raw["skipped"]:
+            if not isinstance(bad, list) or [type(text) for text in bad] != [str] * 3:
+                raise DocumentError("a skipped image is a name, a reason and a detail")
+        try:
+            counts = {int(label): n for label, n in raw["class_counts"].items()}
+        except ValueError:
+            raise DocumentError("a class is no number") from None
         skipped = [(name, reason, detail) for name, reason, detail in raw["skipped"]]
         return cls(raw["num_items"], shard, counts, raw["converted"], skipped)
 

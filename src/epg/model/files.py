@@ -116,10 +116,7 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        values: Any = (
-            tensor.reshape(-1).view(torch.uint8).numpy()
-        )  # a buffer; numpy's types lack it
-        digest.update(values)
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

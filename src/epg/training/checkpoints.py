@@ -284,7 +284,8 @@ def _manifest_of(folder: str) -> Callable[[bytes], dict[str, Any]]:
     def read(data: bytes) -> dict[str, Any]:
         content = parse_object(data, nan=True)
         manifest = unseal(content, required=content.get("format", 1) == FORMAT)
-        if manifest.get("format", 1) != FORMAT and {"config", "inputs"} <= manifest.keys():
+        other = type(manifest.get("format", 1)) is int and manifest.get("format") != FORMAT
+        if other and {"config", "inputs"} <= manifest.keys():
             return manifest  # for `_check` to refuse
         fields(manifest, _FIELDS)
         step = int(folder.partition("-")[2].partition(".")[0])
