@@ -239,7 +239,8 @@ def test_one_bad_reading_of_a_good_object_is_not_believed(
     for module in ("training.checkpoints", "store.reading"):
         monkeypatch.setattr(f"epg.{module}.PAUSE_SECONDS", 0.0)
     save(place, 1)
-    read, misread = LocalStore.open, []
+    read = LocalStore.open
+    misread: list[str] = []
 
     def open_badly(store: LocalStore, key: str) -> BinaryIO:
         if key.endswith(name) and not misread:
