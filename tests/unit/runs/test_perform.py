@@ -139,7 +139,7 @@ def test_what_it_trained_otherwise_is_refused_in_one_line(run):
     old_record(run, "pretrain")
     with pytest.raises(UserError) as caught:
         perform(run, STAGES["pretrain"], config=SETTINGS, inputs=DATA, work=fail)
-    assert "by epg 0.1.0 with other settings (pretrain.gone: 3 -> None)" in str(caught.value)
+    assert "by epg 0.1.0 with other settings (pretrain.gone: 3 -> absent)" in str(caught.value)
     assert str(caught.value).endswith("throw them away with `--from pretrain`")
 
 
