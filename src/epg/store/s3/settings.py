@@ -67,7 +67,8 @@ def settings_from_uri(uri: str, environment: Mapping[str, str] | None = None) ->
         form = "minio://HOST:PORT/BUCKET/PREFIX"
         _check_host(uri, endpoint)
     prefix = prefix.rstrip("/")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]", bucket):
+    named = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]", bucket)
+    if not named or ".." in bucket or re.fullmatch(r"(\d+\.){3}\d+", bucket):
         raise UserError(
             f"store URI {uri!r}: {bucket!r} is no bucket name (3 to 63 letters, digits, '.', '-'); "
             f"write {form}"
@@ -130,7 +131,12 @@ def _endpoint(env: Mapping[str, str]) -> tuple[str, bool | None]:
     if not mark:
         host, scheme = value, ""
     host = host.rstrip("/")
-    if scheme not in ("", "http", "https") or "/" in host or "@" in host or not host:
+    port = re.search(r":([^:\]]*)$", host)
+    wrong_port = port is not None and not (
+        re.fullmatch(r"[0-9]{1,5}", port[1]) and 0 < int(port[1]) < 65536
+    )
+    wrong = "/" in host or "@" in host or not host or wrong_port
+    if scheme not in ("", "http", "https") or wrong:
         shown = "a value with credentials" if "@" in host else repr(value)
         raise UserError(f"{name} is {shown}: write HOST:PORT, without path, such as minio:9000")
     return host, {"http": False, "https": True}.get(scheme)
