@@ -123,5 +123,5 @@ def test_an_experiment_that_another_one_makes_meanwhile_is_used() -> None:
                 return 409, {"code": 6, "message": "Already exist error"}
             return usual(method, name, query, body)
 
-        stub.kfp = racing
+        stub.kfp = racing  # type: ignore[method-assign]
         assert KfpApi(stub.url).experiment("epg", None) == ("theirs", False)

@@ -143,7 +143,8 @@ class Admin(http.server.BaseHTTPRequestHandler):
 
 @pytest.mark.parametrize("status", [200, 403, 503])
 def test_the_user_of_the_runs_may_use_one_bucket(status):
-    handler = type("Handler", (Admin,), {"asked": [], "status": status})
+    asked: list[tuple[str, bytes]] = []
+    handler = type("Handler", (Admin,), {"asked": asked, "status": status})
     server = http.server.HTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     place = ("127.0.0.1", server.server_port, "epg", "us-east-1")
@@ -161,14 +162,14 @@ def test_the_user_of_the_runs_may_use_one_bucket(status):
         assert said is None
         return
     assert said == "its user may use bucket epg alone"
-    calls = [path.removeprefix("/minio/admin/v3/") for path, _ in handler.asked]
+    calls = [path.removeprefix("/minio/admin/v3/") for path, _ in asked]
     assert calls == [
         "add-canned-policy?name=epg-runs",
         "add-user?accessKey=user",
         "set-user-or-group-policy?isGroup=false&policyName=epg-runs&userOrGroup=user",
     ]
-    assert b"k" * 40 not in handler.asked[1][1]
-    rules = json.loads(handler.asked[0][1])["Statement"]
+    assert b"k" * 40 not in asked[1][1]
+    rules = json.loads(asked[0][1])["Statement"]
     assert [rule["Resource"] for rule in rules] == [["arn:aws:s3:::epg"], ["arn:aws:s3:::epg/*"]]
     assert all(":*" not in action for rule in rules for action in rule["Action"])
 

@@ -41,9 +41,9 @@ class Drip(io.BytesIO):
 
 
 def body(clock: Clock, seconds: float, count: int, size: int = 10**6) -> urllib3.HTTPResponse:
-    response = urllib3.HTTPResponse(Drip(clock, seconds, count, size), preload_content=False)
-    assert isinstance(response._fp, Drip)
-    response.read1 = response._fp.read1  # type: ignore[method-assign]
+    drip = Drip(clock, seconds, count, size)
+    response = urllib3.HTTPResponse(drip, preload_content=False)
+    vars(response)["read1"] = drip.read1
     return response
 
 
