@@ -13,7 +13,7 @@ export VENV PYTHON
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint golden bench images test-images check-k8s test-cluster lock clean
+.PHONY: help setup demo test lint golden bench fuzz images test-images check-k8s test-cluster lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +27,9 @@ demo: setup ## The whole pipeline on real handwritten digits, with a report at t
 
 test: setup ## All tests (WORKERS=2, ARGS="-k name")
 	@$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+fuzz: setup ## 14,000 bad inputs and every flipped bit of what is stored; prints its figures
+	@$(ONE_THREAD) EPG_TEST_FUZZ=1 $(BIN)/python -m pytest -n $(WORKERS) -q tests/fuzz $(ARGS)
 
 lint: setup ## ruff, mypy, and the compiled pipeline is fresh
 	@$(BIN)/ruff check .

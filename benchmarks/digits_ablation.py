@@ -38,6 +38,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from epg.config import OBJECTIVES
 from epg.config.comparison import differences
 from epg.config.loading import load_recipe, parse_overrides
 from epg.data.augment import to_float
@@ -45,18 +46,17 @@ from epg.data.reader import ShardReader
 from epg.diffusion.preconditioning import c_in, c_noise, per_image
 from epg.model.encoder import Encoder
 from epg.model.files import load_weights
+from epg.runs.run import Run
 from epg.stages.evaluate import evaluate
 from epg.stages.finetune import finetune
-from epg.stages.inputs import stored_encoder, stored_manifest
+from epg.stages.inputs import stored_manifest, stored_output
 from epg.stages.pretrain import pretrain
 from epg.stages.reference_statistics import reference_statistics
-from epg.stages.run import Run
 from epg.stages.shard import shard
 
 Settings = dict[str, Any]
 Row = dict[str, Any]
 
-OBJECTIVES = ("denoising", "consistency")
 SCRATCH = "from scratch"
 #: One step with a rate that changes no float32 weight leaves the fresh weights of the seed.
 UNTRAINED: Settings = {
@@ -126,7 +126,8 @@ def linear_probe(run: Run) -> float:
     from sklearn.preprocessing import StandardScaler
 
     with tempfile.TemporaryDirectory() as scratch:
-        path = stored_encoder(run, Path(scratch)) / "encoder.safetensors"
+        handed = stored_output(run, "pretrain")
+        path = handed.fetch(run.store, "encoder", Path(scratch) / "encoder.safetensors")
         tensors, header = load_weights(path, "encoder")
     encoder = Encoder(**header["arguments"]).eval()
     encoder.load_state_dict(tensors)

@@ -18,6 +18,12 @@ def available_cores() -> int:
     return max(1, min(cores, quota) if quota else cores)
 
 
+def memory_limit() -> int:
+    """Bytes that this process may use: the machine's memory, bounded by the container's limit."""
+    limits = [psutil.virtual_memory().total, *_cgroup_memory()]
+    return min(limits)
+
+
 def process_started(pid: int) -> float | None:
     """Return when a process began; None where there is none, or only a zombie.
 
@@ -60,3 +66,14 @@ def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> int | None:
             return None
         return max(1, round(int(quota) / int(period)))
     return None
+
+
+def _cgroup_memory(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
+    """Return the container's memory limit in bytes: cgroup v2 or v1; nothing where unlimited."""
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            text = (root / name).read_text().strip()
+        except OSError:
+            continue
+        return [int(text)] if text.isdecimal() else []
+    return []

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+
 import pytest
+from PIL import Image
 
 from tests.toys.command import PATIENCE, epg, start_epg, wait_for, wait_until_none
 
@@ -48,6 +52,41 @@ def test_a_bound_on_an_unknown_metric_is_found_before_training(tmp_path):
     bound = "gate.denoising.svc_agrement={min: 0.5}"
     shown = epg(tmp_path, "run", "--recipe", "smoke", "--set", bound, toys=False)
     refused(shown, "svc_agreement")
+
+
+def images(folder, *names, num=6):
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        for number in range(num):
+            Image.new("L", (8, 8), number).save(folder / name / f"{number}.png")
+
+
+def test_too_few_held_out_images_are_known_before_training(tmp_path):
+    images(tmp_path / "d", "cat", "dog")
+    shown = epg(tmp_path, "run", "--recipe", "smoke", "--data", "folder:d", toys=False)
+    refused(shown, "evaluate.neighbours is 3", "has 2)", "--set evaluate.neighbours=1")
+
+
+def test_more_text_than_a_step_can_be_given(tmp_path):
+    shown = epg(tmp_path, "show-recipe", "smoke", toys=False)
+    text = re.sub("description: .*", "description: " + "x" * 150_000, shown.stdout)
+    (tmp_path / "big.yaml").write_text(text)
+    refused(epg(tmp_path, "run", "--recipe", "big.yaml", toys=False), "at most 100,000", "shorten")
+
+
+def test_names_that_no_step_can_be_given(tmp_path):
+    place = tmp_path / os.fsdecode(b"r\xe9p")
+    images(place / "d", "cat", "dog", num=20)
+    shown = epg(tmp_path, "run", "--recipe", "smoke", "--data", f"folder:{place}/d", toys=False)
+    refused(shown, r"/r\xe9p/d", "not UTF-8", "ln -s")
+    refused(epg(place, *RUN), "not UTF-8")
+
+
+def test_own_module_in_the_folder_and_a_terminal_without_utf8(tmp_path):
+    (tmp_path / "random.py").write_text("raise SystemExit('the user's own')")
+    ran = epg(tmp_path, *RUN, PYTHONIOENCODING="ascii", LC_ALL="C")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert ran.stdout.isascii()
 
 
 def test_an_output_that_is_no_folder(tmp_path):

@@ -10,7 +10,14 @@ import psutil
 import pytest
 
 from epg import machine
-from epg.machine import _cgroup_quota, available_cores, process_space, process_started
+from epg.machine import (
+    _cgroup_memory,
+    _cgroup_quota,
+    available_cores,
+    memory_limit,
+    process_space,
+    process_started,
+)
 
 
 @pytest.mark.parametrize(
@@ -36,6 +43,24 @@ def test_cores_are_bounded_by_affinity_and_quota(monkeypatch):
     for quota, cores in ((None, 8), (2, 2), (64, 8)):
         monkeypatch.setattr(machine, "_cgroup_quota", lambda quota=quota: quota)
         assert available_cores() == cores
+
+
+@pytest.mark.parametrize(
+    ("files", "limits"),
+    [
+        ({"memory.max": "1073741824\n"}, [2**30]),
+        ({"memory.max": "max\n"}, []),
+        ({"memory/memory.limit_in_bytes": "9223372036854771712\n"}, [9223372036854771712]),
+        ({}, []),
+    ],
+)
+def test_memory_limit_of_both_kinds_of_cgroups(tmp_path, monkeypatch, files, limits):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert _cgroup_memory(tmp_path) == limits
+    monkeypatch.setattr(machine, "_cgroup_memory", lambda: limits)
+    assert memory_limit() == min([psutil.virtual_memory().total, *limits])
 
 
 def test_process_start_tells_the_living_from_the_dead():

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import asdict, replace
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from tests.unit.report.pages import check_page
 ROOT = Path(__file__).parents[2]
 #: A recipe that judges by Inception first: what the classifier gives is still named for it.
 CALLED = {"inception": "inception-2015", "classifier": "digits-cnn"}
+MOMENT = "2026-11-23T00:00:00+00:00"
 ALL = dict.fromkeys(FIGURES, 0.5)
 each_figure = pytest.mark.parametrize("measure", FIGURES.values(), ids=FIGURES)
 each_measure = pytest.mark.parametrize("measure", MEASURES, ids=lambda m: m.name)
@@ -60,8 +60,8 @@ def card() -> str:
 @pytest.fixture(scope="module")
 def terminal(tmp_path_factory: pytest.TempPathFactory) -> str:
     run = Run.open("smoke", {}, str(tmp_path_factory.mktemp("runs")), "mine")
-    record = StageRecord("evaluate-denoising", "f", {}, {}, {}, ALL, {}, "", "", 0.0, {})
-    run.store.put_bytes("stages/evaluate-denoising.json", json.dumps(asdict(record)).encode())
+    record = StageRecord("evaluate-denoising", "f", {}, {}, {}, ALL, {}, MOMENT, MOMENT, 0.0, {})
+    run.store.put_bytes("stages/evaluate-denoising.json", record.to_json())
     table = results_table(run, ["evaluate-denoising"])
     text = StringIO()
     Console(file=text, width=100).print(table)

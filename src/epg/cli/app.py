@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ from epg.cli.cluster import add_cluster_commands
 from epg.cli.options import RecipeOption, SetOption, StoreOption, with_examples
 from epg.cli.run import run
 from epg.cli.stages import add_stage_commands
+from epg.text import printable
 
 app = typer.Typer(
     name="epg",
@@ -54,7 +56,7 @@ app.command()(run)
 @app.command()
 @with_examples(
     "epg sample --model digits-denoising --classes 0,1,2 --num 64 --out grid.png",
-    "epg sample --model digits-consistency:1 --num 1000 --out samples.npz",
+    "epg sample --model digits-consistency:v1 --num 1000 --out samples.npz",
     "epg sample --model digits-denoising --steps 64 --guidance-scale 3 --out grid.png",
 )
 def sample(
@@ -98,7 +100,7 @@ def sample(
         guidance_scale=guidance_scale,
         seed=seed,
     )
-    print(f"{out}: {num} images")
+    print(printable(f"{out}: {num} images"))
     show_metrics(found)
 
 
@@ -190,6 +192,10 @@ def main() -> None:
     """Entry point of `epg`: `--debug` may stand anywhere on the line."""
     from epg.cli.guarded import guarded
 
+    for stream in (sys.stdout, sys.stderr):
+        # What a terminal of another alphabet cannot show is escaped, not fatal after hours.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in sys.argv[1:]
     arguments = [word for word in sys.argv[1:] if word != "--debug"]
     sys.exit(

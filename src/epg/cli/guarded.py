@@ -9,7 +9,8 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from epg.errors import UserError
+from epg.errors import UserError, one_line
+from epg.text import printable
 
 BUG, MISTAKE, STOPPED = 1, 2, 130
 
@@ -53,13 +54,13 @@ def _explain(error: Exception, debug: bool) -> int:
 
 
 def _unexpected(error: Exception, debug: bool) -> int:
-    text = " ".join(f"{type(error).__name__}: {error}".split())
+    text = one_line(f"{type(error).__name__}: {error}")
     return _tell(text if debug else f"{text} (run again with --debug)", BUG, debug=debug)
 
 
 def _tell(text: str, code: int, *, debug: bool) -> int:
     if debug:
-        traceback.print_exc()
+        sys.stderr.write(printable(traceback.format_exc(), keep="\n"))
     sys.stdout.flush()
-    sys.stderr.write(f"epg: error: {text}\n")
+    sys.stderr.write(f"epg: error: {printable(text)}\n")
     return code

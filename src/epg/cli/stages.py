@@ -18,6 +18,7 @@ from epg.cli.options import (
     StoreOption,
     with_examples,
 )
+from epg.text import printable
 
 if TYPE_CHECKING:
     from epg.runs.record import StageRecord
@@ -131,4 +132,4 @@ def show_metrics(metrics: dict[str, Any]) -> None:
     for name, value in metrics.items():
         shown = f"{value:,}" if isinstance(value, int) and abs(value) > 9999 else value
         shown = f"{value:.6g}" if isinstance(value, float) else shown
-        sys.stdout.write(f"  {name:<{width}}  {shown}\n")
+        sys.stdout.write(printable(f"  {name:<{width}}  {shown}") + "\n")

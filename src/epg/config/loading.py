@@ -5,39 +5,27 @@ Every error names the file, the line and the key, the value and what is allowed.
 
 from __future__ import annotations
 
-import re
+import json
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from epg.config.document import Lines, parse_document, write_document
 from epg.config.recipe import Recipe
-from epg.errors import UserError, did_you_mean
+from epg.errors import UserError, did_you_mean, one_line
 
 _MAX_BYTES = 1_000_000
-_MAX_ALIASES = 100
-Lines = dict[tuple[str, ...], int]
+_SHOWN = 100  # characters of a value
 
 #: Keys of earlier versions -> what says it now; the new key's own description explains it.
 RENAMED = {
     "consistency.num_stages": "consistency.steps_per_stage",
     "evaluate.features": "evaluate.networks",
 }
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads `2e-4` as the number that everyone means by it (YAML 1.2)."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
 
 
 def available_recipes() -> list[str]:
@@ -71,7 +59,20 @@ def load_recipe(recipe: str, overrides: Mapping[str, Any] | None = None) -> Reci
 
 def dump_recipe(recipe: Recipe) -> str:
     """Return the fully resolved recipe as YAML text that `load_recipe` reads back."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return write_document(recipe.model_dump(mode="json"))
+
+
+def passable_recipe(recipe: Recipe) -> str:
+    """Return the resolved recipe as text in which no template engine on its way finds a mark.
+
+    Kubeflow and Argo replace `{{...}}` wherever it stands. In JSON two braces that open can only
+    stand within a text, where one of them may be written by its number; JSON is YAML.
+    """
+    text = dump_recipe(recipe)
+    if "{{" not in text:
+        return text
+    text = json.dumps(recipe.model_dump(mode="json"), indent=1)
+    return text.replace("{{", "\\u007b\\u007b") + "\n"
 
 
 def parse_overrides(settings: list[str]) -> dict[str, Any]:
@@ -81,10 +82,7 @@ def parse_overrides(settings: list[str]) -> dict[str, Any]:
         key, equals, value = setting.partition("=")
         if not equals or not key.strip():
             raise UserError(f"--set {setting}: write it as key=value, such as pretrain.steps=100")
-        try:
-            overrides[key.strip()] = yaml.load(value, _Loader)  # noqa: S506 -- a SafeLoader
-        except yaml.YAMLError as error:
-            raise UserError(f"--set {setting}: the value is not YAML: {_oneline(error)}") from error
+        overrides[key.strip()] = parse_document(value, f"--set {_shortened(setting)}").content
     return overrides
 
 
@@ -112,47 +110,12 @@ def _read(recipe: str) -> tuple[str, str]:
 
 
 def _parse(text: str, where: str) -> tuple[dict[str, Any], Lines]:
-    try:
-        if sum(isinstance(e, yaml.AliasEvent) for e in yaml.parse(text, _Loader)) > _MAX_ALIASES:
-            raise UserError(f"{where}: more than {_MAX_ALIASES} YAML aliases")
-        loader = _Loader(text)
-        try:
-            node = loader.get_single_node()
-            lines: Lines = {}
-            if node is not None:
-                _index(node, (), lines, where)
-            content = loader.construct_document(node) if node is not None else None
-        finally:
-            loader.dispose()
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise UserError(f"{where}{line}: not valid YAML: {_oneline(error)}") from error
-    except RecursionError as error:
-        raise UserError(f"{where}: nested too deeply for a recipe") from error
+    content, lines = parse_document(text, where)
     if not isinstance(content, dict):
         raise UserError(
             f"{where}: a recipe is a mapping of sections (name, seed, data, model, ...)"
         )
     return content, lines
-
-
-def _index(node: yaml.Node, path: tuple[str, ...], lines: Lines, where: str) -> None:
-    """Note the line of every key, and refuse keys that appear twice."""
-    lines.setdefault(path, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key_node, value_node in node.value:
-            key = str(key_node.value)
-            line = key_node.start_mark.line + 1
-            if key in seen:
-                raise UserError(f"{where}:{line}: {'.'.join((*path, key))} appears twice")
-            seen.add(key)
-            lines[(*path, key)] = line
-            _index(value_node, (*path, key), lines, where)
-    elif isinstance(node, yaml.SequenceNode):
-        for position, item in enumerate(node.value):
-            _index(item, (*path, str(position)), lines, where)
 
 
 def _override(content: dict[str, Any], key: str, value: Any) -> None:
@@ -193,9 +156,11 @@ def _problem(path: tuple[str, ...], found: ErrorDetails) -> str:
         if _section(path) is None:  # about one value; otherwise it names the keys itself
             return f"{key} is {_shown(found['input'])}: {text}"
         return text if not key or text.startswith(f"{path[0]}.") else f"{key}.{text}"
-    text = f"{key} is {found['input']!r}: {_oneline(found['msg']).lower()}"
+    text = f"{key} is {_shown(found['input'])}: {one_line(found['msg']).lower()}"
     if isinstance(found["input"], str) and found["type"] in ("float_type", "int_type"):
-        text += " (without quotes)"
+        text += " (a plain decimal number, without quotes)"
+    if isinstance(found["input"], str) and found["type"] == "bool_type":
+        text += " (true or false, without quotes)"
     return text
 
 
@@ -210,8 +175,12 @@ def _dotted(loc: tuple[int | str, ...]) -> str:
 
 
 def _shown(value: object) -> str:
-    """Pairs as they are written in YAML."""
-    return repr(list(value) if isinstance(value, tuple) else value)
+    """Pairs as they are written in YAML; of what is long, the beginning."""
+    return _shortened(repr(list(value) if isinstance(value, tuple) else value))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _place(path: tuple[str, ...], where: str, lines: Lines) -> str:
@@ -246,7 +215,3 @@ def _known_keys(path: tuple[str, ...]) -> list[str]:
 def _description(path: tuple[str, ...]) -> str | None:
     section = _section(path[:-1])
     return section.model_fields[path[-1]].description if section else None
-
-
-def _oneline(error: object) -> str:
-    return " ".join(str(error).split())

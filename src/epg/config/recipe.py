@@ -18,6 +18,7 @@ from epg.config.values import (
     Bounds,
     Deviations,
     Drops,
+    Few,
     Fraction,
     Interval,
     Jitter,
@@ -29,14 +30,17 @@ from epg.config.values import (
     PositiveFloat,
     Range,
     Section,
+    Size,
 )
+
+_MAX_TOKENS = 65_536  # patches of an image
 
 
 class DataConfig(Section):
     """Where images come from and what they look like once they are stored."""
 
     source: str = Field(description="`digits`, or `folder:PATH` with one sub-folder per class")
-    image_size: Positive = Field(description="height and width in pixels")
+    image_size: Size = Field(description="height and width in pixels")
     channels: Literal[1, 3]
     num_classes: Positive
     mean: Means = Field(description="pixel mean, 0 to 1")
@@ -80,15 +84,15 @@ class DiffusionConfig(Section):
 class ModelConfig(Section):
     """Encoder, projector and decoder shapes, in timm's words."""
 
-    patch_size: Positive
-    embed_dim: Positive
-    depth: Positive = Field(description="blocks of the encoder; the decoder has as many")
-    num_heads: Positive
-    mlp_ratio: PositiveFloat = 4.0
-    decoder_embed_dim: Positive | None = Field(None, description="default: embed_dim")
-    decoder_num_heads: Positive | None = Field(None, description="default: num_heads")
-    projector_hidden_dim: Positive = 4096
-    projector_dim: Positive = 256
+    patch_size: Size
+    embed_dim: Size
+    depth: Few = Field(description="blocks of the encoder; the decoder has as many")
+    num_heads: Few
+    mlp_ratio: Annotated[float, Field(gt=0.0, le=1_000.0)] = 4.0
+    decoder_embed_dim: Size | None = Field(None, description="default: embed_dim")
+    decoder_num_heads: Few | None = Field(None, description="default: num_heads")
+    projector_hidden_dim: Size = 4096
+    projector_dim: Size = 256
 
     @model_validator(mode="after")
     def _heads(self) -> ModelConfig:
@@ -124,7 +128,7 @@ class OptimizerConfig(Section):
     """AdamW with a linear warm-up and a cosine or stepped decay."""
 
     steps: Positive
-    batch_size: Positive
+    batch_size: Size
     learning_rate: PositiveFloat
     betas: Betas = (0.9, 0.95)
     weight_decay: NonNegative = 0.03
@@ -230,8 +234,8 @@ class EvaluateConfig(Section):
         "compared; classifier: a small one trained on the training split; inception: FID",
     )
     num_samples: Positive = 50_000
-    batch_size: Positive = 256
-    neighbours: Positive = Field(3, description="k of improved precision and recall")
+    batch_size: Size = 256
+    neighbours: Few = Field(3, description="k of improved precision and recall")
     classifier_epochs: Positive = 20
     svc: SvcConfig | None = None
 
@@ -272,6 +276,13 @@ class Recipe(Section):
             raise ValueError(
                 f"model.patch_size is {self.model.patch_size}: it must divide "
                 f"data.image_size ({self.data.image_size})"
+            )
+        tokens = (self.data.image_size // self.model.patch_size) ** 2
+        if tokens > _MAX_TOKENS:
+            raise ValueError(
+                f"model.patch_size is {self.model.patch_size}: it cuts an image of "
+                f"data.image_size={self.data.image_size} into {tokens:,} tokens, at most "
+                f"{_MAX_TOKENS:,}"
             )
         return self
 

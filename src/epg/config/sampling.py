@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from epg.config import Objective
 from epg.config.values import Interval, Levels, Positive, PositiveFloat, Section
 from epg.errors import UserError
 
@@ -16,7 +17,7 @@ class SamplingConfig(Section):
     `Recipe.sampling` makes it, `diffusion/plan.py` turns it into the levels that are visited.
     """
 
-    objective: Literal["denoising", "consistency"]
+    objective: Objective
     steps: Positive = Field(
         description="noise levels of Heun's method, or evaluations of a consistency model"
     )

@@ -68,9 +68,14 @@ def _bounds(bounds: dict[Any, float]) -> dict[Any, float]:
 
 _TwoItems = Field(min_length=2, max_length=2)
 
-Positive = Annotated[int, BeforeValidator(_integral), Field(ge=1)]
-Natural = Annotated[int, BeforeValidator(_integral), Field(ge=0)]
-AtLeastTwo = Annotated[int, BeforeValidator(_integral), Field(ge=2)]
+#: Counts are bounded far above any use: what is built or looped over by them must end.
+Positive = Annotated[int, BeforeValidator(_integral), Field(ge=1, le=10**9)]
+Natural = Annotated[int, BeforeValidator(_integral), Field(ge=0, le=2**31 - 1)]
+AtLeastTwo = Annotated[int, BeforeValidator(_integral), Field(ge=2, le=10**6)]
+#: Blocks, heads, neighbours.
+Few = Annotated[int, BeforeValidator(_integral), Field(ge=1, le=1_000)]
+#: Widths of layers, pixels, images at once.
+Size = Annotated[int, BeforeValidator(_integral), Field(ge=1, le=65_536)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]

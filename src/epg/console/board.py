@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from epg.documents import DocumentError, parse_object, shaped
+
 ENDED = ("done", "reused", "skipped", "failed")
+_EVENT = {
+    **dict.fromkeys(("stage", "event", "text", "unit"), str),
+    **dict.fromkeys(("done", "total"), int),
+    "time": float,
+    "values": {"": float},
+}
 _URL = re.compile(r"https?://\S+/metrics")
 
 
@@ -115,10 +123,6 @@ class EventTail:
         *lines, self._rest = (self._rest + data).split(b"\n")
         events = []
         for line in lines:
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(event, dict):
-                events.append(event)
+            with contextlib.suppress(DocumentError):
+                events.append(shaped(parse_object(line, nan=True), _EVENT))
         return events

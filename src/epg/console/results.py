@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from epg.runs.handover import fetch_output
 from epg.runs.record import StageRecord, load_record
 from epg.runs.run import Run
 from epg.stages.catalog import OBJECTIVES
+from epg.text import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,7 +36,7 @@ def results_table(run: Run, stages: list[str]) -> Table | None:
         table.add_column(objective, justify="right")
     for measure in measured(name for record in records.values() for name in record.metrics):
         cells = [record.metrics.get(measure.name) for record in records.values()]
-        table.add_row(measure.label, *map(measure.write, cells))
+        table.add_row(measure.label, *(printable(measure.write(cell)) for cell in cells))
     return table
 
 
@@ -69,11 +71,19 @@ def next_command(run: Run, stages: list[str]) -> str | None:
     """Return a command that samples from a model that was registered."""
     for record in _records(run, stages, "register").values():
         model = f"{record.metrics['model']}:{record.metrics['version']}"
-        command = ["epg", "sample", "--model", model, "--classes", "0,1,2", "--num", "64"]
+        command = ["epg", "sample", "--model", model, *_some_classes(run), "--num", "64"]
         if run.store_uri != str(Path("runs").absolute()):
             command += ["--registry", run.registry.uri]
         return shlex.join([*command, "--out", "grid.png"])
     return None
+
+
+def _some_classes(run: Run) -> list[str]:
+    """Ask for the first classes of the run's images, where their names can stand in a list."""
+    record = load_record(run, "shard")
+    names = record.details.get("classes", [])[:3] if record is not None else []
+    plain = all(re.fullmatch(r"[A-Za-z0-9_.-]+", name) for name in names)
+    return ["--classes", ",".join(names)] if names and plain else []
 
 
 def failure_lines(board: Board, log: Path, begin: int) -> list[str]:
@@ -110,7 +120,7 @@ def _looks_like_error(line: str) -> bool:
 
 
 def _records(run: Run, stages: list[str], step: str) -> dict[str, StageRecord]:
-    found = {}
+    found: dict[str, StageRecord] = {}
     for objective in OBJECTIVES:
         stage = f"{step}-{objective}"
         if stage in stages and (record := load_record(run, stage)) is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 from epg.console.board import Board, StageState
 from epg.numbers import duration
 from epg.stages.catalog import STAGES
+from epg.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -106,7 +107,7 @@ class PlainView:
         self._line(f"{state.name}: {words[state.state]}")
 
     def _line(self, text: str) -> None:
-        self._stream.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+        self._stream.write(f"{time.strftime('%H:%M:%S')} {printable(text)}\n")
         self._stream.flush()
 
 
@@ -125,7 +126,7 @@ class LiveView:
     def update(self, board: Board, event: dict[str, Any] | None = None) -> None:
         """Draw the board; warnings stay above it."""
         if event is not None and event.get("event") == "warning":
-            text = f"{event.get('stage')}: warning: {event.get('text', '')}"
+            text = printable(f"{event.get('stage')}: warning: {event.get('text', '')}")
             self._live.console.print(text, style="yellow", markup=False, highlight=False)
         self._live.update(self.draw(board), refresh=True)
 
@@ -144,7 +145,7 @@ class LiveView:
         for state in board.stages.values():
             table.add_row(*_row(state, now))
         if board.metrics_url and board.running:
-            return Group(table, Text(f"  metrics: {board.metrics_url}", style="dim"))
+            return Group(table, Text(f"  metrics: {printable(board.metrics_url)}", style="dim"))
         return table
 
 
@@ -177,4 +178,4 @@ def _row(state: StageState, now: float) -> list[RenderableType]:
     elif state.state == "failed":
         words = state.text
     name = Text(state.name, style="bold" if state.state == "running" else style)
-    return [Text(symbol, style=style), name, bar, Text(words, style=style), Text(took)]
+    return [Text(symbol, style=style), name, bar, Text(printable(words), style=style), Text(took)]

@@ -8,17 +8,37 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from epg.documents import (
+    SEAL,
+    DocumentError,
+    Kind,
+    fields,
+    is_sha256,
+    parse_object,
+    sealed,
+    unseal,
+)
 from epg.errors import UserError
 
 KIND = "shards"
 FORMAT_VERSION = 1
 SPLITS = ("train", "held-out")
-_MAX_BYTES = 64 * 1024 * 1024
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_MOST = 2**48  # bytes or samples of a shard: sums of many still fit 63 bits
+_FIELDS: dict[str, Kind] = {
+    "epg_kind": str,
+    "format_version": int,
+    "source": str,
+    "image_size": int,
+    "channels": int,
+    "classes": list,
+    "splits": dict,
+    "class_counts": dict,
+    "report": dict,
+}
+_SHARD: dict[str, Kind] = {"key": str, "size": int, "sha256": str, "num_samples": int}
 
 
 @dataclass(frozen=True)
@@ -69,25 +89,27 @@ class Manifest:
         return self.splits[split]
 
     def to_json(self) -> bytes:
-        """Return the canonical JSON: sorted keys, no spaces, ASCII, one newline at the end."""
-        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return text.encode("ascii") + b"\n"
+        """Return the object's content: the canonical JSON with a seal."""
+        return _canonical(sealed(asdict(self)))
 
     @property
     def sha256(self) -> str:
-        """Digest of the canonical JSON: the identity of this data set."""
-        return hashlib.sha256(self.to_json()).hexdigest()
+        """Identity of this data set: the shards and what is in them, not where they came from.
+
+        The same images under another path are the same data; a report about hidden files beside
+        them is no data at all.
+        """
+        content = replace(self, source="", report={})
+        return hashlib.sha256(_canonical(asdict(content))).hexdigest()
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
-        """Read a manifest. Raises `UserError` for anything that is not one."""
-        if len(data) > _MAX_BYTES:
-            raise _not_a_manifest(f"it has {len(data)} bytes, at most {_MAX_BYTES} are read")
+        """Read a manifest; one of version 0.1 has no seal. Raises `UserError` for any other."""
         try:
-            raw = json.loads(data, parse_constant=_no_constant)
-        except (ValueError, RecursionError) as error:
-            raise _not_a_manifest(f"it is not JSON ({error})") from None
-        if not isinstance(raw, dict) or raw.get("epg_kind") != KIND:
+            raw = parse_object(data)
+        except DocumentError as error:
+            raise _not_a_manifest(str(error)) from None
+        if raw.get("epg_kind") != KIND:
             raise _not_a_manifest(f'"epg_kind": "{KIND}" is missing')
         if raw.get("format_version") != FORMAT_VERSION:
             raise _not_a_manifest(
@@ -95,46 +117,56 @@ class Manifest:
                 f"this version of epg reads {FORMAT_VERSION}"
             )
         try:
-            return cls(**{**raw, "splits": _splits(raw["splits"])})._checked()
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            content = unseal(fields(raw, _FIELDS, {SEAL: str}), required=False)
+            return cls(**{**content, "splits": _splits(content["splits"])})._checked()
+        except DocumentError as error:
             raise _not_a_manifest(f"wrong field: {error}") from None
 
     def _checked(self) -> Manifest:
-        """Return itself if all fields have the right types and agree. Raises `ValueError`."""
-        _require(_is_int(self.image_size) and 1 <= self.image_size <= 65536, "image_size")
-        _require(self.channels in (1, 3) and _is_int(self.channels), "channels")
-        _require(_all_are(str, [self.source]), "source")
+        """Return itself if all fields have sound values that agree. Raises `DocumentError`."""
+        _require(1 <= self.image_size <= 65536, "image_size")
+        _require(self.channels in (1, 3), "channels")
         _require(_all_are(str, self.classes) and len(self.classes) >= 1, "classes")
         _require(set(self.class_counts) == set(self.splits), "class_counts")
-        _require(_all_are(dict, [self.report]), "report")
         for split, shards in self.splits.items():
-            counts = self.class_counts[split]
+            counts: Any = self.class_counts[split]
             _require(
-                len(counts) == len(self.classes) and all(_is_int(n) and n >= 0 for n in counts),
+                isinstance(counts, list)
+                and len(counts) == len(self.classes)
+                and all(_is_int(n) and n >= 0 for n in counts),
                 f"class_counts.{split}",
             )
             _require(sum(counts) == sum(s.num_samples for s in shards), f"class_counts.{split}")
         return self
 
 
-def _splits(raw: dict[str, list[dict[str, Any]]]) -> dict[str, list[ShardInfo]]:
+def shard_info(raw: object) -> ShardInfo:
+    """Return one shard's entry. Raises `DocumentError` for anything else."""
+    shard = ShardInfo(**fields(raw, _SHARD))
+    _require(0 <= shard.size < _MOST and 1 <= shard.num_samples < _MOST, "size or num_samples")
+    parts = shard.key.split("/")
+    safe = "\0" not in shard.key and not {"", ".", ".."} & set(parts)
+    _require(safe, f"key {shard.key[:80]!r}")
+    _require(is_sha256(shard.sha256), f"sha256 of {shard.key[:80]!r}")
+    return shard
+
+
+def _splits(raw: dict[str, Any]) -> dict[str, list[ShardInfo]]:
     _require(set(raw) == set(SPLITS), "splits")
-    splits = {split: [ShardInfo(**shard) for shard in shards] for split, shards in raw.items()}
-    for split, shards in splits.items():
-        for shard in shards:
-            sizes = _is_int(shard.size) and _is_int(shard.num_samples)
-            good = sizes and shard.size >= 0 and shard.num_samples >= 1
-            _require(good and _all_are(str, [shard.key, shard.sha256]), f"splits.{split}")
-            parts = shard.key.split("/")
-            safe = "\0" not in shard.key and not {"", ".", ".."} & set(parts)
-            _require(safe, f"splits.{split}: key {shard.key!r}")
-            digest = _SHA256.fullmatch(shard.sha256)
-            _require(digest is not None, f"splits.{split}: sha256 of {shard.key!r}")
+    splits = {}
+    for split, shards in raw.items():
+        _require(isinstance(shards, list), f"splits.{split}")
+        try:
+            splits[split] = [shard_info(shard) for shard in shards]
+        except DocumentError as error:
+            raise DocumentError(f"splits.{split}: {error}") from None
     return splits
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a number of JSON")
+def _canonical(content: dict[str, Any]) -> bytes:
+    """Return JSON with sorted keys, no spaces, ASCII, one newline at the end."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return text.encode("ascii") + b"\n"
 
 
 def _is_int(value: object) -> bool:
@@ -147,7 +179,7 @@ def _all_are(kind: type, values: object) -> bool:
 
 def _require(condition: bool, what: str) -> None:
     if not condition:
-        raise ValueError(what)
+        raise DocumentError(what)
 
 
 def _not_a_manifest(reason: str) -> UserError:

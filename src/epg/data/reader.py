@@ -8,6 +8,7 @@ groups of bounded size (one group ahead, in a thread); samples are permuted with
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from epg.data.order import permutation
 from epg.data.shard_format import ShardError, decode_label, decode_pixels, read_members
 from epg.errors import UserError
 from epg.store.base import Store
+from epg.store.reading import PAUSE_SECONDS, READS
 
 _PIECE = 1024 * 1024
 _WINDOW_BYTES = 1024**3
@@ -204,6 +206,14 @@ class ShardReader:
                 ahead = following
 
     def _load_shards(self, indices: list[int]) -> _Arrays:
+        for index in indices:
+            info = self.shards[index]
+            if info.num_samples * self._sample_bytes > info.size:
+                raise UserError(
+                    f"shard {self._where(info)} has {info.size} bytes, too few for the "
+                    f"{info.num_samples} samples of the manifest: make the shards again with "
+                    "`epg shard`"
+                )
         count = int(self._counts[indices].sum())
         arrays = _Arrays(np.empty((count, *self.shape), np.uint8), np.empty(count, np.int64))
         start = 0
@@ -221,30 +231,35 @@ class ShardReader:
 
 def read_verified(store: Store, info: ShardInfo) -> bytearray:
     """Return a shard's bytes. Raises `UserError` unless size and SHA-256 are the manifest's."""
-    where = f"{store.uri.rstrip('/')}/{info.key}"
-    remedy = "it was cut or altered; delete it and run the same command again to write it anew"
-    data = bytearray(info.size)
+    for look in range(1, READS + 1):
+        try:
+            return _read_verified(store, info)
+        except ShardError as error:  # the fault may be the reading's
+            if look == READS:
+                raise UserError(
+                    f"shard {store.uri.rstrip('/')}/{info.key} has {error}: it was cut or altered; "
+                    "put back a copy of it if there is one, or move it away and run the same "
+                    "command again to write it anew"
+                ) from None
+            time.sleep(PAUSE_SECONDS * look)
+    raise AssertionError("unreachable")
+
+
+def _read_verified(store: Store, info: ShardInfo) -> bytearray:
+    """Read a shard once. Raises `ShardError` unless size and SHA-256 are the manifest's."""
+    data = bytearray()  # it grows with what comes: the manifest's size may be anything
     digest = hashlib.sha256()
-    found = 0
     with store.open(info.key) as stream:
-        while piece := stream.read(_PIECE):
-            if found + len(piece) <= info.size:
-                data[found : found + len(piece)] = piece
-                digest.update(piece)
-            found += len(piece)
-            if found > info.size:
-                break
-    if found != info.size:
-        amount = f"more than {info.size}" if found > info.size else str(found)
-        raise UserError(
-            f"shard {where} has {amount} bytes, the manifest says {info.size} with "
-            f"SHA-256 {info.sha256}: {remedy}"
+        while len(data) <= info.size and (piece := stream.read(_PIECE)):
+            data += piece
+            digest.update(piece)
+    if len(data) != info.size:
+        amount = f"more than {info.size}" if len(data) > info.size else str(len(data))
+        raise ShardError(
+            f"{amount} bytes, the manifest says {info.size} with SHA-256 {info.sha256}"
         )
     if digest.hexdigest() != info.sha256:
-        raise UserError(
-            f"shard {where} has SHA-256 {digest.hexdigest()}, the manifest says "
-            f"{info.sha256}: {remedy}"
-        )
+        raise ShardError(f"SHA-256 {digest.hexdigest()}, the manifest says {info.sha256}")
     return data
 
 

@@ -11,23 +11,32 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import tempfile
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from itertools import chain, islice
 
 from epg.data.hashed_file import HashedFile
-from epg.data.manifest import SPLITS, Manifest, ShardInfo
+from epg.data.manifest import SPLITS, Manifest, ShardInfo, shard_info
 from epg.data.order import permutation
 from epg.data.settings import ImageSettings
 from epg.data.shard_format import END, encode_sample, sample_key
 from epg.data.sources.base import BadImageError, Image, Item, Source
-from epg.errors import UserError
+from epg.documents import SEAL, DocumentError, Kind, fields, parse_object, sealed, unseal
+from epg.errors import UserError, one_line, printable
 from epg.store.base import ObjectNotFound, Store
+from epg.store.reading import read_document
+from epg.store.scratch import scratch_folder
 
 MANIFEST_NAME = "manifest.json"
+_NOTE: dict[str, Kind] = {
+    "num_items": int,
+    "shard": (dict, type(None)),
+    "class_counts": dict,
+    "converted": dict,
+    "skipped": list,
+    SEAL: str,
+}
 _NAMED_BAD_IMAGES = 100
 _COUNTED_AFTER_STOP = 5_000
 
@@ -45,15 +54,16 @@ class _Part:
     skipped: list[tuple[str, str, str]] = field(default_factory=list)  # name, reason, detail
 
     def to_json(self) -> bytes:
-        return json.dumps(asdict(self), sort_keys=True).encode("ascii")
+        return json.dumps(sealed(asdict(self)), sort_keys=True).encode("ascii")
 
     @classmethod
     def from_json(cls, data: bytes) -> _Part:
-        raw: dict[str, Any] = json.loads(data)
-        raw["shard"] = ShardInfo(**raw["shard"]) if raw["shard"] else None
-        raw["class_counts"] = {int(label): n for label, n in raw["class_counts"].items()}
-        raw["skipped"] = [(name, reason, detail) for name, reason, detail in raw["skipped"]]
-        return cls(**raw)
+        """Read a note. Raises `DocumentError`, also for one of version 0.1, which has no seal."""
+        raw = unseal(fields(parse_object(data), _NOTE), required=True)
+        shard = shard_info(raw["shard"]) if raw["shard"] is not None else None
+        counts = {int(label): n for label, n in raw["class_counts"].items()}
+        skipped = [(name, reason, detail) for name, reason, detail in raw["skipped"]]
+        return cls(raw["num_items"], shard, counts, raw["converted"], skipped)
 
 
 def write_shards(
@@ -82,7 +92,7 @@ def write_shards(
     """
     prefix = prefix.strip("/")
     shards = list(_plan(source, config.samples_per_shard, seed))
-    writer = _Writer(source, config, store, on_progress)
+    writer = _Writer(source, config, store, on_progress, [items for _, _, items in shards])
     parts: dict[str, list[_Part]] = {split: [] for split in SPLITS}
     for split, number, items in shards:
         parts[split].append(writer.reuse_or_write(_shard_key(prefix, split, number), items))
@@ -114,15 +124,22 @@ class _Writer:
     """Writes one shard after another, and counts what cannot be used."""
 
     def __init__(
-        self, source: Source, config: ImageSettings, store: Store, on_progress: Progress | None
+        self,
+        source: Source,
+        config: ImageSettings,
+        store: Store,
+        on_progress: Progress | None,
+        shards: list[list[Item]],
     ) -> None:
         self._source, self._config, self._store = source, config, store
+        self._unread = deque(shards)
         self._total, self._on_progress = len(source.items), on_progress
         self._done = 0
         self._bad: list[tuple[str, str, str]] = []
 
     def reuse_or_write(self, key: str, items: list[Item]) -> _Part:
         """Return what is known of a shard after making sure that it is in the store."""
+        self._unread.popleft()
         part = self._reuse(key)
         if part is None:
             part = self._write(key, items)
@@ -140,10 +157,10 @@ class _Writer:
             UserError: the store cannot be asked, which says nothing about the shard.
         """
         try:
-            part = _Part.from_json(self._store.get_bytes(_note_key(key)))
+            part = read_document(self._store, _note_key(key), _Part.from_json)
         except ObjectNotFound:
             return None
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except DocumentError:
             return None  # not readable: the shard is written again
         return part if part.shard is None or self._store.size(key) == part.shard.size else None
 
@@ -151,8 +168,8 @@ class _Writer:
         part = _Part(len(items))
         counts: Counter[int] = Counter()
         converted: Counter[str] = Counter()
-        with tempfile.TemporaryDirectory(prefix="epg-shard-") as folder:
-            file = HashedFile(Path(folder) / "shard.tar")
+        with scratch_folder("shard-file") as folder:
+            file = HashedFile(folder / "shard.tar")
             with file, contextlib.closing(self._usable(items, part)) as usable:
                 for item, image in usable:
                     name = sample_key(item.split, item.label, item.number)
@@ -173,7 +190,7 @@ class _Writer:
             for item, result in results:
                 self._done += 1
                 if isinstance(result, BadImageError):
-                    bad = (item.name, result.reason, str(result))
+                    bad = (printable(item.name), result.reason, printable(str(result)))
                     part.skipped.append(bad)
                     self._count_bad(bad, results)
                 else:
@@ -191,15 +208,17 @@ class _Writer:
         limit = self._config.max_bad_fraction
         if len(self._bad) <= limit * self._total:
             return
-        for read, (item, result) in enumerate(following):
+        # The advice must hold for the shards to come, too.
+        later = chain.from_iterable(self._source.read(items) for items in self._unread)
+        for item, result in islice(chain(following, later), _COUNTED_AFTER_STOP):
             self._done += 1
             if isinstance(result, BadImageError):
-                self._bad.append((item.name, result.reason, str(result)))
-            if read >= _COUNTED_AFTER_STOP:
-                break
+                self._bad.append((printable(item.name), result.reason, printable(str(result))))
         shown = "; ".join(f"{name!r}: {detail}" for name, _, detail in self._bad[:3])
         more = f"; and {len(self._bad) - 3} more" if len(self._bad) > 3 else ""
-        enough = math.ceil(100 * len(self._bad) / self._total) / 100
+        enough = math.ceil(100 * len(self._bad) / self._done) / 100
+        if self._done < self._total:  # the rest may be a little worse
+            enough = min(1.0, enough + 0.01)
         raise UserError(
             f"{self._source.spec}: {len(self._bad)} of the {self._done} images read (of "
             f"{self._total} in all) cannot be used, more than data.max_bad_fraction={limit:g} "
@@ -249,4 +268,4 @@ def _manifest(source: Source, config: ImageSettings, parts: dict[str, list[_Part
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return one_line(text)

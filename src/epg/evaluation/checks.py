@@ -17,12 +17,24 @@ def check_evaluation(recipe: Recipe, manifest: Manifest) -> None:
     Raises:
         UserError: one line that says what to do.
     """
-    evaluate, held_out = recipe.evaluate, manifest.num_samples("held-out")
-    if "inception" in evaluate.networks:
+    if "inception" in recipe.evaluate.networks:
         require_inception_weights()
-    if evaluate.neighbours >= min(evaluate.num_samples, held_out):
+    check_neighbours(recipe, manifest.num_samples("held-out"))
+
+
+def check_neighbours(recipe: Recipe, held_out: int) -> None:
+    """Refuse more neighbours than there are images. Raises `UserError`.
+
+    Args:
+        recipe: says how many are asked for.
+        held_out: images of the held-out split.
+    """
+    evaluate = recipe.evaluate
+    most = min(evaluate.num_samples, held_out) - 1
+    if evaluate.neighbours > most:
+        mend = f"use --set evaluate.neighbours={most}, or " if most >= 1 else ""
         raise UserError(
             f"evaluate.neighbours is {evaluate.neighbours}: it must be below the number of images "
             f"compared (evaluate.num_samples is {evaluate.num_samples}, the held-out split has "
-            f"{held_out})"
+            f"{held_out}): {mend}hold out more images by data.held_out_fraction"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from epg.config import OBJECTIVES
 from epg.config.recipe import Recipe
 from epg.diffusion.plan import evaluations, sampling_steps
 from epg.model.flops import (
@@ -25,7 +26,7 @@ def costs(recipe: Recipe) -> dict[str, float | int]:
     encoder, generator = encoder_cost(arguments["encoder"]), generator_cost(arguments)
     nfe = {
         objective: evaluations(sampling_steps(recipe.sampling(objective)))
-        for objective in ("denoising", "consistency")
+        for objective in OBJECTIVES
     }
     return {
         "parameters_encoder": encoder_parameters(arguments["encoder"]),

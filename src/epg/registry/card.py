@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from epg.errors import one_line
 from epg.measures import Measure, measured
 
 _OBJECTIVES = {
@@ -61,7 +62,7 @@ def render_card(facts: CardFacts) -> str:
 
 def escape_markdown(value: object) -> str:
     """Return text that Markdown and HTML show as it is, on one line."""
-    text = " ".join(str(value).split())
+    text = one_line(value)
     text = "".join(c for c in text if c.isprintable())
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_{}\[\]|~$#])", r"\\\1", text)
@@ -69,13 +70,13 @@ def escape_markdown(value: object) -> str:
 
 def code_span(value: object) -> str:
     """Return text as inline code, whatever is in it; `|` would end a table's cell."""
-    text = " ".join(str(value).split())
+    text = one_line(value)
     text = "".join(c for c in text if c.isprintable()).replace("`", "'").replace("|", "¦")
     return f"`{text or ' '}`"
 
 
 def _head(facts: CardFacts) -> str:
-    source = " ".join(str(facts.data["source"]).split())
+    source = one_line(facts.data["source"])
     content = {
         "library_name": "epg",
         "license": "other",

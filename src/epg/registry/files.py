@@ -17,16 +17,36 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from epg.documents import (
+    SEAL,
+    DocumentError,
+    Kind,
+    fields,
+    is_sha256,
+    parse_object,
+    sealed,
+    unseal,
+)
 from epg.errors import UserError, did_you_mean
 from epg.registry.base import Registered, check_model_name, check_version, natural_order
 from epg.store import ObjectExists, ObjectNotFound, Store
 from epg.store.digest import file_sha256, stream_sha256
+from epg.store.reading import fetch_file, read_document
 
 ENTRY_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
 CLAIM_FILE = "claim.json"
 _OWN_FILES = {WEIGHTS_FILE, ENTRY_FILE, CLAIM_FILE, "recipe.yaml", "metrics.json", "README.md"}
 _KIND = "model"
+_FORMAT = 2  # 1: of version 0.1, which wrote neither a number nor a seal
+_FIELDS: dict[str, Kind] = {
+    "epg_kind": str,
+    "name": str,
+    "version": str,
+    "digest": str,
+    "created": str,
+    "files": dict,
+}
 
 
 class FileRegistry:
@@ -73,7 +93,7 @@ class FileRegistry:
                 return done
         raise UserError(
             f"model {model!r} version {version!r} in {self.uri} is being registered with other "
-            f"weights, or that broke off: wait, remove {self.uri}/{model}/{version}, or choose "
+            f"weights, or that broke off: wait, move {self.uri}/{model}/{version} away, or choose "
             "another version"
         )
 
@@ -95,6 +115,8 @@ class FileRegistry:
         if colon:
             check_version(version)
             entry = self._entry(name, version)
+            if entry is None and version.isdecimal():  # NAME:1 can only mean v1
+                entry = self._entry(name, f"v{version}")
             if entry is not None:
                 return entry
         versions = self.list(name)
@@ -113,38 +135,43 @@ class FileRegistry:
         """Copy a version's weights into `folder`, check their SHA-256, and return the file."""
         entry = self.resolve(reference)
         path = folder / f"{entry.model}-{entry.version}.safetensors"
-        self._store.get_file(f"{entry.model}/{entry.version}/{WEIGHTS_FILE}", path)
-        found = file_sha256(path)
+        key = f"{entry.model}/{entry.version}/{WEIGHTS_FILE}"
+        found = fetch_file(self._store, key, path, entry.digest)
         if found != entry.digest:
             path.unlink()
             raise UserError(
                 f"{entry.uri}/{WEIGHTS_FILE}: SHA-256 is {found[:12]}..., expected "
-                f"{entry.digest[:12]}...: the weights were altered; remove {entry.uri} and "
-                "register the model again"
+                f"{entry.digest[:12]}...: the weights were altered; put back a copy of them if "
+                f"there is one, or move {entry.uri} away and register the model again"
             )
         return path
 
     def _entry(self, model: str, version: str) -> Registered | None:
         """Read a version's `model.json`; None when the version is not complete."""
         uri = f"{self.uri}/{model}/{version}"
-        try:
-            content = json.loads(self._store.get_bytes(f"{model}/{version}/{ENTRY_FILE}"))
-            if content["epg_kind"] != _KIND or content["name"] != model:
-                raise ValueError(f"it describes {content['name']!r}")
+
+        def read(data: bytes) -> Registered:
+            content = _entry_content(data)
+            named = (content["name"], content["version"])
+            if named != (model, version):
+                raise DocumentError(f"it describes {named[0][:40]!r} version {named[1][:40]!r}")
             return Registered(
                 model=model,
                 version=version,
-                digest=str(content["digest"]),
+                digest=content["digest"],
                 uri=uri,
-                time=str(content["created"]),
-                files=dict(content["files"]),
+                time=content["created"],
+                files=content["files"],
             )
+
+        try:
+            return read_document(self._store, f"{model}/{version}/{ENTRY_FILE}", read)
         except ObjectNotFound:
             return None
-        except (ValueError, KeyError, TypeError) as error:
+        except DocumentError as error:
             raise UserError(
-                f"{uri}/{ENTRY_FILE}: not a registry entry ({error}); remove the folder "
-                f"{uri} and register the model again"
+                f"{uri}/{ENTRY_FILE}: not a registry entry ({error}); put back a copy of it if "
+                f"there is one, or move {uri} away and register the model again"
             ) from error
 
     def _unknown(self, name: str) -> UserError:
@@ -190,13 +217,14 @@ class FileRegistry:
             described = {name: self._put(f"{prefix}/{name}", f) for name, f in files.items()}
             content = {
                 "epg_kind": _KIND,
+                "format": _FORMAT,
                 "name": model,
                 "version": version,
                 "digest": digest,
                 "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
                 "files": described,
             }
-            data = json.dumps(content, indent=1, sort_keys=True).encode() + b"\n"
+            data = json.dumps(sealed(content), indent=1, sort_keys=True).encode() + b"\n"
             try:
                 self._store.put_bytes(f"{prefix}/{ENTRY_FILE}", data, if_absent=True)
                 created = True
@@ -235,6 +263,21 @@ class FileRegistry:
                 "the store, then run the same command again"
             )
         return {"sha256": digest, "size": size}
+
+
+def _entry_content(data: bytes) -> dict[str, Any]:
+    """Return what an entry says, sealed or of version 0.1. Raises `DocumentError`."""
+    content = fields(parse_object(data), _FIELDS, {"format": int, SEAL: str})
+    if content["epg_kind"] != _KIND or content.get("format", _FORMAT) != _FORMAT:
+        raise DocumentError(f"it is a {content['epg_kind'][:40]!r}, {content.get('format')}")
+    content = unseal(content, required="format" in content)
+    for name, described in content["files"].items():
+        entry = fields(described, {"sha256": str, "size": int})
+        if not is_sha256(entry["sha256"]) or entry["size"] < 0:
+            raise DocumentError(f"{name[:40]!r} has no SHA-256 and size")
+    if content["files"].get(WEIGHTS_FILE, {}).get("sha256") != content["digest"]:
+        raise DocumentError(f"its digest is not that of its {WEIGHTS_FILE}")
+    return content
 
 
 def _digest(path: Path) -> str:

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from epg.errors import UserError
+from epg.errors import UserError, one_line
+from epg.documents import sealed
 from epg.runs.guard import watch_parent
 from epg.runs.handover import HandOver
 from epg.runs.record import CACHE_ADVICE, StageRecord
@@ -26,6 +27,7 @@ from epg.runs.run import Run, pipeline_run, run_store
 from epg.store.base import ObjectNotFound
 from epg.store.lease import InUse
 from epg.telemetry.progress import StageReporter
+from epg.text import printable
 
 
 class Artifact(Protocol):
@@ -136,15 +138,15 @@ def _told(stage: str, store: str, run_name: str) -> Iterator[None]:
         yield
         return
     except InUse as error:
-        message = str(error)
+        message = printable(error)
         _last_line(stage, message)  # the report is another's, who is not to hear of it
     except UserError as error:
-        message = str(error)
+        message = printable(error)
         _remember(stage, message, store, run_name)
     except Exception as error:
         full_disk = isinstance(error, OSError) and error.errno == errno.ENOSPC
         if not full_disk:  # nobody foresaw it: its traceback follows in the log
-            _remember(stage, " ".join(f"{type(error).__name__}: {error}".split()), store, run_name)
+            _remember(stage, one_line(f"{type(error).__name__}: {error}"), store, run_name)
             raise
         message = f"no space left on the disk of {getattr(error, 'filename', None) or 'the store'}"
         _remember(stage, message, store, run_name)
@@ -161,7 +163,7 @@ def _remember(stage: str, message: str, store: str, run_name: str) -> None:
     """
     failure = {"stage": stage, "message": message, "time": time.time()}
     try:
-        content = json.dumps(failure).encode()
+        content = json.dumps(sealed(failure)).encode()
         run_store(store, run_name).put_bytes(f"failures/{stage}.json", content)
     except Exception as error:
         print(f"{stage}: the reason could not be stored: {error}", file=sys.stderr)

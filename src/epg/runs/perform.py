@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,8 +26,13 @@ from epg.runs.stage import Stage
 from epg.runs.versions import versions
 from epg.store.held import HeldStore
 from epg.store.lease import Lease
+from epg.store.scratch import scratch_folder
 from epg.telemetry.outcomes import StageOutcome, push_outcome
 from epg.telemetry.progress import StageReporter
+
+
+#: (run, digests of earlier inputs, digests of the inputs now) -> what differs, in words.
+Explain = Callable[[Run, Mapping[str, str], Mapping[str, str]], list[str]]
 
 
 def perform(
@@ -41,6 +43,7 @@ def perform(
     inputs: dict[str, str],
     work: Callable[[StageReporter, Outputs], None],
     always: bool = False,
+    explain: Explain | None = None,
 ) -> StageRecord:
     """Do a stage's work, or reuse its earlier result when nothing that it depends on changed.
 
@@ -51,6 +54,7 @@ def perform(
         inputs: name -> SHA-256 of what is read.
         work: does it, with a reporter and the outputs.
         always: never reuse.
+        explain: says in words how other inputs differ from earlier ones, for the refusal.
 
     Raises:
         UserError: a training stage would replace a result that was made with other settings or of
@@ -59,12 +63,12 @@ def perform(
     """
     settle_recipe(run)
     reporter = StageReporter(stage.name)
-    record = None if always else _earlier(run, stage, config, inputs)
+    record = None if always else _earlier(run, stage, config, inputs, explain)
     if record is None:
         owner = f"stage {stage.name} of run {run.name}"
         with Lease(run.store, f"leases/{stage.name}", owner) as lease:
             # Whoever held the lease until now may have done the work.
-            record = None if always else _earlier(run, stage, config, inputs)
+            record = None if always else _earlier(run, stage, config, inputs, explain)
             if record is None:
                 begun = _Begun(stage, config, inputs)
                 return begun.work(run, reporter, work, lease)
@@ -75,7 +79,11 @@ def perform(
 
 
 def _earlier(
-    run: Run, stage: Stage, config: dict[str, Any], inputs: dict[str, str]
+    run: Run,
+    stage: Stage,
+    config: dict[str, Any],
+    inputs: dict[str, str],
+    explain: Explain | None,
 ) -> StageRecord | None:
     """Return an earlier result that still holds, or None. Raises `UserError` as `perform`.
 
@@ -85,7 +93,8 @@ def _earlier(
     if record is not None:
         training = stage.kind == "training"
         if training and (record.config != config or record.inputs != inputs):
-            raise changed_error(run, record, config, inputs)
+            other = _changed_inputs(run, record.inputs, inputs, explain)
+            raise changed_error(run, record, config, other)
         same = training or record.fingerprint == fingerprint(stage.name, config, inputs)
         if same and outputs_exist(run, record):
             return record
@@ -117,14 +126,11 @@ class _Begun:
         name = self.stage.name
         reporter.started()
         started = datetime.now(UTC)
-        scratch = Path(tempfile.mkdtemp(prefix=f"epg-{name}-", dir=os.environ.get("EPG_SCRATCH")))
-        try:
+        with scratch_folder(name) as scratch:
             outputs = Outputs(name, HeldStore(run.store, lease), scratch)
             work(reporter, outputs)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
         record = self._record(outputs, started, datetime.now(UTC))
-        outputs.store.put_bytes(record_key(name), json.dumps(asdict(record), indent=1).encode())
+        outputs.store.put_bytes(record_key(name), record.to_json())
         outputs.store.delete(f"failures/{name}.json")
         self._push(run, record, reporter)
         numbers = {k: v for k, v in record.metrics.items() if isinstance(v, int | float)}
@@ -159,11 +165,17 @@ class _Begun:
         push_outcome(outcome, warn=reporter.warning)
 
 
+def _changed_inputs(
+    run: Run, before: Mapping[str, str], after: Mapping[str, str], explain: Explain | None
+) -> list[str]:
+    """Say what a stage is made from now and was not then."""
+    names = sorted(n for n in {*before, *after} if before.get(n) != after.get(n))
+    words = explain(run, before, after) if explain is not None and names else []
+    return words or [f"what it is made from has changed: {name}" for name in names]
+
+
 def changed_error(
-    run: Run,
-    record: StageRecord,
-    config: Mapping[str, Any],
-    inputs: Mapping[str, str] | None = None,
+    run: Run, record: StageRecord, config: Mapping[str, Any], changed: Sequence[str] = ()
 ) -> UserError:
     """Build the refusal to train on, or over, what was made otherwise.
 
@@ -171,17 +183,14 @@ def changed_error(
         run: the run.
         record: of the earlier result.
         config: the settings now.
-        inputs: digests of what is read now, where that is known.
+        changed: what it was made from and has changed since, in words.
     """
-    listed = differences(record.config, config)
-    if inputs is not None:
-        names = sorted({*record.inputs, *inputs})
-        other = [name for name in names if record.inputs.get(name) != inputs.get(name)]
-        listed += [f"what it is made from has changed: {name}" for name in other]
+    settings = differences(record.config, config)
     made_by = record.versions.get("epg")
     by = f" by epg {made_by}" if made_by != __version__ else ""
+    of = "with other settings" if settings or not changed else "of other data"
     return UserError(
-        f"run {run.name!r} has results of {record.stage!r} made{by} with other settings "
-        f"({'; '.join(listed)}): choose another --run-name, or throw them away with "
+        f"run {run.name!r} has results of {record.stage!r} made{by} {of} "
+        f"({'; '.join([*settings, *changed])}): choose another --run-name, or throw them away with "
         f"`--from {record.stage}`"
     )

@@ -10,17 +10,44 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from epg import __version__
+from epg.documents import (
+    SEAL,
+    DocumentError,
+    Kind,
+    fields,
+    is_sha256,
+    parse_object,
+    sealed,
+    unseal,
+)
 from epg.errors import UserError
 from epg.runs.run import Run, pipeline_run
 from epg.store.base import ObjectNotFound
 from epg.store.digest import file_sha256
 from epg.store.held import HeldStore
+from epg.store.keys import check_key
+from epg.store.reading import read_document
 
+_FIELDS: dict[str, Kind] = {
+    "stage": str,
+    "fingerprint": str,
+    "config": dict,
+    "inputs": dict,
+    "outputs": dict,
+    "metrics": dict,
+    "details": dict,
+    "started": str,
+    "finished": str,
+    "duration_seconds": float,
+    "versions": dict,
+}
+_OUTPUT: dict[str, Kind] = {"key": str, "sha256": str, "size": int}
 
 #: What to do where a step before went by, and its results are not there.
 CACHE_ADVICE = (
@@ -46,15 +73,26 @@ class StageRecord:
     versions: dict[str, Any]
     status: str = "succeeded"
 
+    def to_json(self) -> bytes:
+        """Return the object's content, sealed, which `from_json` reads back."""
+        return json.dumps(sealed(asdict(self)), indent=1).encode()
+
     @classmethod
-    def from_json(cls, data: bytes, where: str) -> StageRecord:
-        """Read a record. Raises `UserError` naming `where` when it is damaged."""
-        try:
-            return cls(**json.loads(data))
-        except (ValueError, TypeError) as error:
-            raise UserError(
-                f"{where}: not a stage record ({error}); delete it and run the stage again"
-            ) from error
+    def from_json(cls, data: bytes) -> StageRecord:
+        """Read a record; one of version 0.1 has no seal. Raises `DocumentError` for any other."""
+        optional: dict[str, Kind] = {"status": str, SEAL: str}
+        content = fields(parse_object(data, nan=True), _FIELDS, optional)
+        made_by = content["versions"].get("epg")
+        old = not isinstance(made_by, str) or made_by.startswith("0.1.")
+        record = cls(**unseal(content, required=not old))
+        for name, entry in record.outputs.items():
+            if not is_output(entry):
+                raise DocumentError(f"output {name[:40]!r} is no key, sha256 and size")
+        if not all(isinstance(digest, str) for digest in record.inputs.values()):
+            raise DocumentError("an input is no digest")
+        for moment in (record.started, record.finished):
+            _check_time(moment)
+        return record
 
 
 @dataclass
@@ -71,9 +109,9 @@ class Outputs:
     details: dict[str, Any] = field(default_factory=dict)
     stored: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def put_file(self, name: str, path: Path, *, key: str | None = None) -> None:
+    def put_file(self, name: str, path: Path) -> None:
         """Store a local file as the output `name` under `<stage>/<file name>`."""
-        key = key or f"{self.stage}/{path.name}"
+        key = f"{self.stage}/{path.name}"
         self.store.put_file(key, path)
         self.stored[name] = {"key": key, "sha256": file_sha256(path), "size": path.stat().st_size}
 
@@ -92,18 +130,53 @@ def fingerprint(stage: str, config: Mapping[str, Any], inputs: Mapping[str, str]
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def is_output(entry: object) -> bool:
+    """Tell whether this is an entry of a record's outputs: a key, a SHA-256 and a size."""
+    try:
+        content = fields(entry, _OUTPUT)
+        check_key(content["key"])
+    except (DocumentError, UserError):
+        return False
+    return is_sha256(content["sha256"]) and content["size"] >= 0
+
+
+def _check_time(text: str) -> None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise DocumentError(f"{text[:40]!r} is no moment")
+
+
 def record_key(stage: str) -> str:
     """Key of a stage's record within its run."""
     return f"stages/{stage}.json"
 
 
 def load_record(run: Run, stage: str) -> StageRecord | None:
-    """Return the record of a finished stage, or None."""
+    """Return the record of a finished stage, or None.
+
+    Raises:
+        UserError: it is damaged, or not that stage's.
+    """
     key = record_key(stage)
+
+    def read(data: bytes) -> StageRecord:
+        record = StageRecord.from_json(data)
+        if record.stage != stage:
+            raise DocumentError(f"it is that of stage {record.stage[:40]!r}")
+        return record
+
     try:
-        return StageRecord.from_json(run.store.get_bytes(key), f"{run.store.uri}/{key}")
+        return read_document(run.store, key, read)
     except ObjectNotFound:
         return None
+    except DocumentError as error:
+        raise UserError(
+            f"{run.store.uri}/{key}: not a stage record: {error}; put back a copy of it if there "
+            f"is one, or do that stage and all after it again with `--from {stage}`"
+        ) from error
 
 
 def require_record(run: Run, stage: str) -> StageRecord:

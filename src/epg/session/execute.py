@@ -30,6 +30,7 @@ from epg.session.preflight import (
 from epg.session.process import GRACE_SECONDS, HostProcess, Interrupted, signals_as_interrupts
 from epg.stages.afresh import begin_again
 from epg.stages.settings import check_unchanged
+from epg.text import printable
 
 if TYPE_CHECKING:
     from epg.store.lease import Lease
@@ -114,7 +115,7 @@ def _stop(host: HostProcess | None, interrupt: Interrupted, plan: RunPlan) -> in
 
 def _failed(plan: RunPlan, board: Board, log: Path, position: int) -> int:
     for line in results.failure_lines(board, log, position):
-        sys.stderr.write(f"epg: error: {line}\n")
+        sys.stderr.write(f"epg: error: {printable(line)}\n")
     page = results.report_path(plan.run, plan.folder)
     if page is not None:
         _say(f"report: {page}")
@@ -131,9 +132,8 @@ def _succeeded(plan: RunPlan, seconds: float) -> None:
         console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
         with console.capture() as captured:
             console.print(table)
-        _say(
-            "\n" + "\n".join(line.rstrip() for line in captured.get().rstrip().splitlines()) + "\n"
-        )
+        lines = [line.rstrip() for line in captured.get().rstrip().splitlines()]
+        sys.stdout.write("\n" + "\n".join(lines) + "\n\n")  # on a terminal, with colours
     for line in results.model_lines(plan.run, plan.stages):
         _say(line)
     page = results.report_path(plan.run, plan.folder)
@@ -165,6 +165,10 @@ def _environment(plan: RunPlan) -> dict[str, str]:
         LAUNCHER_VARIABLE: launcher_name(),
         "TMPDIR": temporary,  # cleared at the next start, also after a kill -9
         "PYTHONUNBUFFERED": "1",
+        # A random.py in the user's folder is no module of ours, and a locale is no encoding.
+        "PYTHONSAFEPATH": "1",
+        "PYTHONUTF8": "1",
+        "PYTHONIOENCODING": "utf-8:backslashreplace",
         "_KFP_RUNTIME": "false",  # the host needs all of kfp, also when called within a step
     }
 
@@ -181,5 +185,5 @@ def _open_log(log: Path) -> int:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(printable(text, keep="\n") + "\n")
     sys.stdout.flush()

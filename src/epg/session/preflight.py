@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -9,13 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epg.errors import UserError
+from epg.errors import UserError, printable
 from epg.runs.run import Run, check_run_name
 from epg.stages.afresh import check_stage
 from epg.stages.catalog import OBJECTIVES, stages_of
 
 if TYPE_CHECKING:
+    from epg.config.recipe import Recipe
     from epg.store.lease import Lease
+
+_LARGEST = 100_000  # bytes of a step's arguments; Linux has 128 KiB for one
 
 #: Files of `epg run` itself, beside the run's results.
 LOG, EVENTS, KFP = "run.log", "events.jsonl", "kfp"
@@ -62,7 +66,7 @@ def make_plan(request: RunRequest) -> RunPlan:
     Raises:
         UserError: recipe, setting, name, store, data or weights are not usable.
     """
-    from epg.config.loading import available_recipes, dump_recipe, load_recipe, parse_overrides
+    from epg.config.loading import available_recipes, load_recipe, parse_overrides, passable_recipe
     from epg.stages.gate import check_bounds
 
     if not request.objectives:
@@ -73,13 +77,13 @@ def make_plan(request: RunRequest) -> RunPlan:
     overrides.update(_data_overrides(request.data, overrides))
     recipe = load_recipe(request.recipe, overrides)
     check_bounds(recipe)
-    packaged = request.recipe in available_recipes()
+    packaged = request.recipe in available_recipes() and _travels(overrides)
     name = request.run_name if request.run_name is not None else recipe.name
     check_run_name(name)
     output = Path(request.output).expanduser().absolute()
     store = request.store if request.store is not None else str(output)
     # A recipe from a file travels as text: steps in containers do not see the file.
-    text = request.recipe if packaged else dump_recipe(recipe)
+    text = request.recipe if packaged else passable_recipe(recipe)
     arguments: dict[str, Any] = {
         "recipe": text,
         "overrides": overrides if packaged else {},
@@ -87,7 +91,9 @@ def make_plan(request: RunRequest) -> RunPlan:
         "store": _absolute(store),
         **{objective: objective in request.objectives for objective in OBJECTIVES},
     }
+    _check_arguments(arguments)
     run = Run.open(text, arguments["overrides"], arguments["store"], name)
+    check_held_out(run.recipe)
     return RunPlan(
         run=run,
         folder=output / name,
@@ -95,6 +101,49 @@ def make_plan(request: RunRequest) -> RunPlan:
         environment=_environment(request, run),
         stages=stages_of(request.objectives),
     )
+
+
+def _travels(overrides: dict[str, Any]) -> bool:
+    """Tell whether settings come to a step as they are: through JSON, and past templates."""
+    text = json.dumps(overrides)
+    return "{{" not in text and json.loads(text) == overrides
+
+
+def _check_arguments(arguments: dict[str, Any]) -> None:
+    """Refuse what cannot be handed to a step, before any has begun."""
+    size = 0
+    for value in (arguments["overrides"].get("data.source", ""), *arguments.values()):
+        text = json.dumps(value, ensure_ascii=False)
+        try:
+            size += len(text.encode())
+        except UnicodeEncodeError:
+            raise UserError(
+                f"{printable(text)[:300]}: a name that is not UTF-8 cannot be handed to a step: "
+                "rename the folder, or make a link to it whose name and place are (`ln -s`)"
+            ) from None
+    if size > _LARGEST:
+        raise UserError(
+            f"the recipe and its settings have {size:,} bytes; at most {_LARGEST:,} can be handed "
+            "to a step: shorten description"
+        )
+
+
+def check_held_out(recipe: Recipe) -> None:
+    """Refuse an evaluation for which too few images will be held out; none is opened.
+
+    Raises:
+        UserError: one line with what is to be changed.
+    """
+    from epg.data.sources import SourceNotFound, open_source
+    from epg.evaluation.checks import check_neighbours
+
+    if ":" not in recipe.data.source:  # bundled digits: many, and heavy to load for a look
+        return
+    try:
+        source = open_source(recipe.data.source, recipe.data, recipe.seed)
+    except SourceNotFound:  # it may have been sharded elsewhere
+        return
+    check_neighbours(recipe, sum(item.split == "held-out" for item in source.items))
 
 
 def run_lock(run: Run, owner: str) -> Lease:

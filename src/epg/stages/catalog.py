@@ -6,10 +6,9 @@ this table. A stage that is there for each objective appears once for each.
 
 from __future__ import annotations
 
+from epg.config import OBJECTIVES
 from epg.errors import UserError
 from epg.runs.stage import Kind, Stage
-
-OBJECTIVES = ("denoising", "consistency")
 
 
 def _branch(objective: str) -> tuple[Stage, ...]:

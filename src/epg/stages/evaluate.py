@@ -215,6 +215,7 @@ class _Evaluation:
 
     def _judge_pixels(self, samples: Samples, train: ShardReader, device: torch.device) -> None:
         """Are they copies of training images, and what does an independent judge see in them?"""
+        from epg.data.arrays import read_npy
         from epg.evaluation.judge import agreement, svc_predictions
         from epg.evaluation.neighbours import (
             MAX_QUERIES,
@@ -223,7 +224,7 @@ class _Evaluation:
         )
 
         nearest = distances_to_training(samples.images[:MAX_QUERIES], train, device)
-        held_out = np.load(self._fetch("neighbours", "neighbours.npy"), allow_pickle=False)
+        held_out = read_npy(self._fetch("neighbours", "neighbours.npy").read_bytes())
         ratio = nearest_neighbour_ratio(nearest, held_out)
         self.outputs.metrics["nearest_neighbour_ratio"] = ratio
         svc = self.run.recipe.evaluate.svc

@@ -11,6 +11,7 @@ from epg.runs.perform import perform
 from epg.runs.record import Outputs, StageRecord
 from epg.runs.run import Run
 from epg.stages.catalog import find_stage
+from epg.stages.changes import explain_inputs
 from epg.stages.inputs import stored_manifest, stored_output
 from epg.stages.settings import training_config
 from epg.stages.training import drop_checkpoints, train_stage, training_job
@@ -54,7 +55,7 @@ def finetune(
         trained = train_stage(job, reporter, outputs)
         outputs.metrics["parameters"] = trained.parameters["generator"]
 
-    record = perform(run, stage, config=config, inputs=inputs, work=work)
+    record = perform(run, stage, config=config, inputs=inputs, work=work, explain=explain_inputs)
     drop_checkpoints(run, stage.name)
     return record
 

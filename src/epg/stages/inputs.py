@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from epg.data.manifest import Manifest
+from epg.documents import DocumentError
+from epg.errors import UserError
 from epg.runs.handover import HandOver
-from epg.runs.record import require_record
+from epg.runs.record import StageRecord, require_record
 from epg.runs.run import Run
+from epg.store.reading import read_document
 
 
 def stored_manifest(run: Run) -> Manifest:
-    """Return the manifest of the run's shards."""
+    """Return the manifest of the run's shards. Raises `UserError` where it is gone or altered."""
     record = require_record(run, "shard")
-    return Manifest.from_json(run.store.get_bytes(record.outputs["manifest"]["key"]))
+    try:
+        return Manifest.from_json(manifest_bytes(run, record))
+    except DocumentError as error:
+        raise UserError(f"{error}; `epg shard` makes it again, and keeps whole shards") from error
+
+
+def manifest_bytes(run: Run, record: StageRecord) -> bytes:
+    """Return the manifest that a record of `shard` names.
+
+    Raises:
+        ObjectNotFound: it is gone.
+        DocumentError: it was altered.
+    """
+    entry = HandOver.of(run, record, "manifest").objects["manifest"]
+
+    def read(data: bytes) -> bytes:
+        digest = hashlib.sha256(data).hexdigest()
+        if digest != entry.sha256:
+            raise DocumentError(
+                f"{entry.uri}: SHA-256 is {digest[:12]}..., expected {entry.sha256[:12]}...: the "
+                "manifest was altered"
+            )
+        return data
+
+    return read_document(run.store, entry.key, read)
 
 
 def stored_output(run: Run, stage: str) -> HandOver:

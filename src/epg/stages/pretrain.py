@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from epg.data.manifest import Manifest
+from epg.evaluation.checks import check_neighbours
 from epg.runs.entry import Component
 from epg.runs.perform import perform
 from epg.runs.record import Outputs, StageRecord
 from epg.runs.run import Run
 from epg.stages.catalog import STAGES
+from epg.stages.changes import explain_inputs
 from epg.stages.inputs import stored_manifest
 from epg.stages.settings import training_config
 from epg.stages.training import drop_checkpoints, train_stage, training_job
@@ -23,6 +25,7 @@ def pretrain(run: Run, shards: Manifest | None = None) -> StageRecord:
     (both safetensors, online weights), `series` (JSON lines) and `curves` (HTML).
     """
     manifest = shards or stored_manifest(run)
+    check_neighbours(run.recipe, manifest.num_samples("held-out"))  # known now, not in hours
     config = training_config(run.recipe, STAGE.name)
     inputs = {"shards": manifest.sha256}
 
@@ -46,7 +49,7 @@ def pretrain(run: Run, shards: Manifest | None = None) -> StageRecord:
         )
         train_stage(job, reporter, outputs)
 
-    record = perform(run, STAGE, config=config, inputs=inputs, work=work)
+    record = perform(run, STAGE, config=config, inputs=inputs, work=work, explain=explain_inputs)
     drop_checkpoints(run, STAGE.name)
     return record
 

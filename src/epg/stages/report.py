@@ -6,11 +6,9 @@ on the page instead of stopping it.
 
 from __future__ import annotations
 
+import contextlib
 import io
-import json
 import os
-import tempfile
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from epg.config.comparison import settings_between
 from epg.config.loading import available_recipes, dump_recipe, load_recipe
+from epg.documents import SEAL, DocumentError, fields, parse_object, unseal
 from epg.errors import UserError
 from epg.runs.claim import release_recipe
 from epg.runs.entry import Component
@@ -28,9 +27,14 @@ from epg.runs.record import Outputs, StageRecord, load_record
 from epg.runs.run import RECIPE_KEY, Run
 from epg.runs.stage import Stage
 from epg.stages.catalog import STAGES
+from epg.store.reading import read_document
+from epg.store.scratch import scratch_folder
 from epg.telemetry.progress import EVENTS_VARIABLE, StageReporter
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from epg.data.manifest import Manifest
     from epg.report.facts import Dataset, Failure, FinalStatus, RunFacts
 
@@ -64,8 +68,8 @@ def report(run: Run, status: EngineStatus | None = None) -> StageRecord:
     """
     from epg.report.page import render_page
 
-    with tempfile.TemporaryDirectory(prefix="epg-report-") as scratch:
-        facts = _Finds(run, Path(scratch)).gather(final_status(status))
+    with scratch_folder("report-facts") as scratch:
+        facts = _Finds(run, scratch).gather(final_status(status))
 
     def work(reporter: StageReporter, outputs: Outputs) -> None:
         page = render_page(facts).encode()
@@ -173,12 +177,8 @@ class _Finds:
     def _series(self, stage: str) -> list[dict[str, Any]]:
         rows = []
         for line in self._output(stage, "series").splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue  # a line cut short by a kill
-            if isinstance(row, dict):
-                rows.append(row)
+            with contextlib.suppress(DocumentError):  # a line cut short by a kill
+                rows.append(parse_object(line, nan=True))
         return rows
 
     def _failures(self) -> dict[str, Failure]:
@@ -187,13 +187,11 @@ class _Finds:
         found = {}
         for item in self._try(lambda: list(self.run.store.list("failures/"))) or []:
             try:
-                content = json.loads(self._try(self.run.store.get_bytes, item.key) or b"")
-                failure = Failure(
-                    str(content["stage"]), str(content["message"]), float(content["time"])
-                )
-            except (ValueError, TypeError, KeyError):
-                self.notes.append(f"{item.key}: not a failure record")
+                content = read_document(self.run.store, item.key, _failure)
+            except (UserError, DocumentError) as error:
+                self.notes.append(f"{item.key}: not a failure record ({error})")
                 continue
+            failure = Failure(content["stage"], content["message"], float(content["time"]))
             found[failure.stage] = failure
         return found
 
@@ -201,8 +199,7 @@ class _Finds:
         self, manifest: Manifest | None, objectives: list[str], labels: list[int]
     ) -> tuple[dict[str, bytes], dict[str, dict[int, bytes]]]:
         """Return a sheet of each model's images, and rows by label of them and of real ones."""
-        import numpy as np
-
+        from epg.data.arrays import read_npz
         from epg.report.images import class_sheet, class_strips
 
         sheets, strips = {}, {}
@@ -211,17 +208,31 @@ class _Finds:
             if not data:
                 continue
             try:
-                with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                    images, requested = arrays["arr_0"], arrays["arr_1"]
+                images, requested = _images(read_npz(io.BytesIO(data), MAX_SAMPLE_BYTES))
                 sheets[objective] = class_sheet(images, requested, labels)
                 strips[objective] = class_strips(images, requested, labels)
-            except (ValueError, KeyError, IndexError, OSError, zipfile.BadZipFile) as error:
+            except (ValueError, KeyError, IndexError) as error:
                 self.notes.append(f"samples of evaluate-{objective}: cannot be read ({error})")
         if strips and manifest is not None:
             size = sum(shard.size for shard in manifest.shards("held-out"))
             if 0 < size <= MAX_SAMPLE_BYTES:
                 strips["real"] = self._try(_real_strips, self.run, manifest, labels) or {}
         return sheets, strips
+
+
+def _failure(data: bytes) -> dict[str, Any]:
+    content = fields(parse_object(data), {"stage": str, "message": str, "time": float}, {SEAL: str})
+    return unseal(content, required=False)
+
+
+def _images(arrays: dict[str, NDArray[Any]]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return images [N, H, W, C] and labels [N]. Raises `ValueError` or `KeyError`."""
+    images, labels = arrays["arr_0"], arrays["arr_1"]
+    if (images.dtype.str, labels.dtype.kind) != ("|u1", "i") or images.ndim != 4:
+        raise ValueError(f"it holds {images.dtype} {images.shape} and {labels.dtype}")
+    if images.shape[:1] != labels.shape or not images.size or images.shape[3] not in (1, 3):
+        raise ValueError(f"its shapes are {images.shape} and {labels.shape}")
+    return images, labels
 
 
 def _real_strips(run: Run, manifest: Manifest, labels: list[int]) -> dict[int, bytes]:
@@ -265,9 +276,9 @@ def reused_stages() -> frozenset[str]:
         with Path(path).open(encoding="utf-8", errors="replace") as file:
             for line in file:
                 if '"started"' in line or '"reused"' in line:
-                    event = json.loads(line)
+                    event = parse_object(line, nan=True)
                     last[str(event["stage"])] = str(event["event"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError):
         return frozenset()
     return frozenset(stage for stage, event in last.items() if event == "reused")
 

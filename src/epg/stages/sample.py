@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
-from epg.errors import UserError
+from epg.errors import UserError, printable
 from epg.registry import Registry
+from epg.store.files import explained, sweep_leftovers, write_atomically
+from epg.store.scratch import scratch_folder
 from epg.telemetry.progress import StageReporter
 
 FORMATS = (".npz", ".png")
+_BATCH = 256  # images at once
 _GRID_COLUMNS = 32  # images of one class in a row of the grid
 
 
@@ -25,20 +28,18 @@ def sample(
     steps: int | None = None,
     guidance_scale: float | None = None,
     seed: int = 0,
-    batch_size: int = 256,
 ) -> dict[str, float | int]:
     """Sample `num` images, the classes by turns, into a `.npz` or a `.png`.
 
     Args:
         model: path of a weights file or folder, or a registered `NAME` or `NAME:VERSION`.
-        classes: class names or indices; None means all.
+        classes: class names, or indices where no name is a number; None means all.
         num: number of images.
         out: `.npz` (`arr_0` uint8 [N, H, W, C], `arr_1` labels) or `.png` (a grid, row by class).
         registry: where a bare name is looked up.
         steps: noise levels of a diffusion model, or evaluations of a consistency model.
         guidance_scale: of a diffusion model.
         seed: the same seed gives the same images.
-        batch_size: images at once.
 
     Returns:
         `nfe`, `images_per_second` and `num_samples`.
@@ -53,8 +54,8 @@ def sample(
     from epg.model.files import load_generator
 
     reporter = StageReporter("sample")
-    with tempfile.TemporaryDirectory(prefix="epg-sample-") as scratch:
-        loaded = load_generator(_locate(model, registry, Path(scratch)))
+    with scratch_folder("sample") as scratch:
+        loaded = load_generator(_locate(model, registry, scratch))
         chosen = class_indices(classes, loaded.classes)
         # They go round the classes: scores over splits need all of them in every split.
         labels = np.resize(np.array(chosen, dtype=np.int64), num)
@@ -62,7 +63,7 @@ def sample(
             loaded,
             labels,
             seed=seed,
-            batch_size=batch_size,
+            batch_size=_BATCH,
             sampling=loaded.sampling.changed(steps=steps, guidance_scale=guidance_scale),
             on_progress=lambda done, total, values: reporter.progress(
                 done, total, "images", **values
@@ -78,21 +79,35 @@ def sample(
 
 
 def class_indices(classes: list[str] | None, known: list[str]) -> list[int]:
-    """Turn class names or indices into indices. Raises `UserError` for an unknown one."""
+    """Turn class names or indices into indices.
+
+    Raises:
+        UserError: an unknown one, or a number that may mean a name or an index.
+    """
     if not classes:
         return list(range(len(known)))
+    numbered = any(name.isdecimal() for name in known)
     indices = []
     for wanted in classes:
         if wanted in known:
             indices.append(known.index(wanted))
-        elif wanted.isdigit() and int(wanted) < len(known):
+        elif wanted.isdecimal() and wanted.isascii() and len(wanted) < 10 and not numbered:
             indices.append(int(wanted))
         else:
-            shown = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
-            raise UserError(
-                f"class {wanted!r}: this model has {shown}, or the indices 0 to {len(known) - 1}"
-            )
+            indices.append(-1)
+        if not 0 <= indices[-1] < len(known):
+            raise _no_such_class(wanted, known, numbered)
     return indices
+
+
+def _no_such_class(wanted: str, known: list[str], numbered: bool) -> UserError:
+    shown = ", ".join(map(printable, known[:20])) + (", ..." if len(known) > 20 else "")
+    others = (
+        "; its classes are called by numbers, so only names are taken"
+        if numbered
+        else f", or the indices 0 to {len(known) - 1}"
+    )
+    return UserError(f"class {wanted!r}: this model has {shown}{others}")
 
 
 def _locate(model: str, registry: Registry, scratch: Path) -> Path:
@@ -104,16 +119,17 @@ def _locate(model: str, registry: Registry, scratch: Path) -> Path:
 
 
 def _write(out: Path, images: np.ndarray, labels: np.ndarray) -> None:
-    """Write through a temporary name, so that a full disk leaves no half file."""
-    partial = out.with_name(f".{out.name}.partial{out.suffix}")
-    try:
+    """Write a whole file or none. Raises `UserError` for a full disk and the like."""
+
+    def write(file: BinaryIO) -> None:
         if out.suffix == ".npz":
-            np.savez(partial, arr_0=images, arr_1=labels)
+            np.savez(file, arr_0=images, arr_1=labels)
         else:
             from epg.evaluation.grid import class_grid
 
             most = int(np.unique(labels, return_counts=True)[1].max())
-            partial.write_bytes(class_grid(images, labels, per_class=min(most, _GRID_COLUMNS)))
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
+            file.write(class_grid(images, labels, per_class=min(most, _GRID_COLUMNS)))
+
+    sweep_leftovers(out.parent)
+    with explained(out, "write"):
+        write_atomically(out, write)

@@ -9,6 +9,8 @@ from epg.runs.perform import changed_error
 from epg.runs.record import load_record
 from epg.runs.run import Run
 from epg.stages.catalog import stages_of_kind
+from epg.stages.changes import changes_since_sharding, noted_contents, present_contents
+from epg.telemetry.progress import StageReporter
 
 #: Settings that change how training is watched and saved, not what it computes.
 _BOOKKEEPING = {"checkpoint_every_seconds"}
@@ -16,6 +18,8 @@ _BOOKKEEPING = {"checkpoint_every_seconds"}
 
 def _sections(recipe: Recipe, *names: str) -> dict[str, Any]:
     content = recipe.model_dump(mode="json")
+    # A data set is what it holds, which its digest says: its path is no setting.
+    content["data"]["source"] = content["data"]["source"].partition(":")[0]
     chosen = {name: content[name] for name in names}
     for section in chosen.values():
         if isinstance(section, dict):
@@ -36,6 +40,7 @@ def training_config(recipe: Recipe, stage: str) -> dict[str, Any]:
     """Settings of `pretrain`, `finetune-denoising` or `finetune-consistency`."""
     own = "pretrain" if stage == "pretrain" else stage.removeprefix("finetune-")
     config = _sections(recipe, "seed", "data", "diffusion", "model", own)
+    config["data"].pop("max_bad_fraction")
     if own == "denoising":
         for key in ("sampling_steps", "guidance_scale", "guidance_interval", "final_euler_step"):
             config[own].pop(key)
@@ -51,13 +56,29 @@ def evaluation_config(recipe: Recipe, objective: str) -> dict[str, Any]:
 
 def reference_config(recipe: Recipe) -> dict[str, Any]:
     """Settings of the reference statistics and their feature network."""
-    return _sections(recipe, "seed", "data", "evaluate")
+    config = _sections(recipe, "seed", "data", "evaluate")
+    config["data"].pop("max_bad_fraction")
+    return config
 
 
 def check_unchanged(run: Run) -> None:
     """Refuse at once, before anything long, what a training stage would refuse later."""
-    for stage in stages_of_kind("training"):
-        record = load_record(run, stage.name)
-        config = training_config(run.recipe, stage.name)
-        if record is not None and record.config != config:
+    trained = [record for s in stages_of_kind("training") if (record := load_record(run, s.name))]
+    for record in trained:
+        config = training_config(run.recipe, record.stage)
+        if record.config != config:
             raise changed_error(run, record, config)
+    changed = _changed_images(run) if trained else []
+    if changed:
+        raise changed_error(run, trained[0], trained[0].config, changed)
+
+
+def _changed_images(run: Run) -> list[str]:
+    from epg.data.sources import SourceNotFound
+
+    noted = noted_contents(run)
+    try:
+        now = present_contents(run, noted, StageReporter("shard"))
+    except SourceNotFound:  # shards of images that lie elsewhere are used as they are
+        return []
+    return changes_since_sharding(run, noted, now)

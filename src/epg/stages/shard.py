@@ -1,7 +1,7 @@
 """Stage `shard`: images of any origin become tars of pixels and one manifest.
 
 Shards lie under `shards/<fingerprint>/` of the run; the fingerprint covers the settings and the
-source's listing, so changed data never mix with what was there.
+source's contents, so changed data never mix with what was there.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import json
 from typing import Any
 
 from epg.data.manifest import Manifest
-from epg.errors import UserError
+from epg.documents import DocumentError
+from epg.errors import UserError, printable
 from epg.runs.claim import settle_recipe
 from epg.runs.entry import Component
 from epg.runs.perform import changed_error, perform
@@ -19,6 +20,13 @@ from epg.runs.record import Outputs, StageRecord, load_record, outputs_exist, re
 from epg.runs.run import Run
 from epg.stages.afresh import begin_again, check_stage
 from epg.stages.catalog import STAGES
+from epg.stages.changes import (
+    CONTENTS_NAME,
+    changes_since_sharding,
+    noted_contents,
+    present_contents,
+)
+from epg.stages.inputs import manifest_bytes
 from epg.stages.settings import shard_config
 from epg.store import ObjectNotFound
 from epg.telemetry.progress import StageReporter
@@ -42,16 +50,23 @@ def shard(run: Run, begin_at: str = "") -> StageRecord:
     """
     if begin_at:
         _begin_again(run, begin_at)
-    from epg.data.sources import SourceNotFound, source_digest
+    from epg.data.sources import SourceNotFound
 
     data, seed = run.recipe.data, run.recipe.seed
     config = shard_config(run.recipe)
     _forget_incomplete(run)
+    noted = noted_contents(run)
     try:
-        inputs = {"source": source_digest(data.source)}
+        contents = present_contents(run, noted, StageReporter(STAGE.name))
     except SourceNotFound as error:
         return _sharded_elsewhere(run, config, error)
+    inputs = {"source": contents.digest}
     prefix = f"shards/{_fingerprint(config, inputs)}"
+    changed = changes_since_sharding(run, noted, contents)
+    if changed:
+        StageReporter(STAGE.name).message(f"the shards are made anew: {'; '.join(changed)}")
+    if noted.get(prefix) != contents:  # also where only times differ: the next look is quick
+        run.store.put_bytes(f"{prefix}/{CONTENTS_NAME}", contents.to_bytes())
 
     def work(reporter: StageReporter, outputs: Outputs) -> None:
         from epg.data.sharding import MANIFEST_NAME, write_shards
@@ -70,6 +85,7 @@ def shard(run: Run, begin_at: str = "") -> StageRecord:
         if skipped:
             counted = ", ".join(f"{count} × {reason}" for reason, count in skipped.items())
             reporter.warning(f"{sum(skipped.values())} images skipped: {counted}")
+        _tell_lost_colours(manifest, reporter)
         outputs.metrics.update(
             images_train=manifest.num_samples("train"),
             images_held_out=manifest.num_samples("held-out"),
@@ -92,6 +108,17 @@ def _begin_again(run: Run, stage: str) -> None:
     StageReporter(STAGE.name).message(f"thrown away: {', '.join(gone)}")
 
 
+def _tell_lost_colours(manifest: Manifest, reporter: StageReporter) -> None:
+    from epg.data.sources.decode import COLOURS_TO_GREY
+
+    grey = manifest.report["converted"].get(COLOURS_TO_GREY, 0)
+    if grey:
+        reporter.message(
+            f"{grey:,} colour images were made grey, as data.channels=1 says; "
+            "--set data.channels=3 keeps their colours"
+        )
+
+
 def _sharded_elsewhere(run: Run, config: dict[str, Any], missing: UserError) -> StageRecord:
     """Use the run's shards where their source is out of reach: a pod does not see your disk.
 
@@ -106,10 +133,21 @@ def _sharded_elsewhere(run: Run, config: dict[str, Any], missing: UserError) -> 
         ) from missing
     if record.config != config:
         raise changed_error(run, record, config) from missing
+    manifest = _manifest(run, record)
+    if manifest is not None and _folder(manifest.source) != _folder(run.recipe.data.source):
+        raise UserError(
+            f"{missing}; the run {run.name!r} has shards of {manifest.source}: give that as "
+            "data.source to use them"
+        ) from missing
     reporter = StageReporter(STAGE.name)
     reporter.message(f"{run.recipe.data.source} is not here: the shards made of it are used")
     reporter.reused(record.finished)
     return record
+
+
+def _folder(source: str) -> str:
+    """Return the last name of a source's path: what stands before it may be another machine's."""
+    return printable(source.rstrip("/").rpartition("/")[2].rpartition(":")[2])
 
 
 def _fingerprint(config: dict[str, Any], inputs: dict[str, str]) -> str:
@@ -146,12 +184,8 @@ def _forget_incomplete(run: Run) -> None:
 def _manifest(run: Run, record: StageRecord) -> Manifest | None:
     """Return the manifest that a record names; None where it is gone or damaged."""
     try:
-        data = run.store.get_bytes(record.outputs["manifest"]["key"])
-    except (ObjectNotFound, KeyError):
-        return None
-    try:
-        return Manifest.from_json(data)
-    except UserError:
+        return Manifest.from_json(manifest_bytes(run, record))
+    except (ObjectNotFound, DocumentError):
         return None
 
 

@@ -15,8 +15,9 @@ from typing import BinaryIO
 
 from epg.errors import UserError
 from epg.store.keys import PART_PREFIX
+from epg.store.scratch import SETTLED_SECONDS, held
 
-_LEFTOVER_AGE = 3600.0  # seconds after which an unfinished file belongs to nobody
+_LEFTOVER_AGE = 3600.0  # seconds after which an unfinished file that no lock keeps is nobody's
 _COPY_BYTES = 1 << 20
 
 
@@ -75,6 +76,8 @@ def write_atomically(
     """
     file, part = _create_part(path.parent)
     try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         with file:
             write(file)
             file.flush()
@@ -109,14 +112,35 @@ def write_pieces(pieces: Iterable[bytes]) -> Callable[[BinaryIO], None]:
     return write
 
 
-def sweep_leftovers(folder: Path) -> None:
-    """Remove unfinished files that a killed process left in a folder an hour ago or earlier."""
-    oldest = time.time() - _LEFTOVER_AGE
-    with contextlib.suppress(OSError):
-        for part in folder.glob(f"{PART_PREFIX}*"):
-            with contextlib.suppress(OSError):
-                if part.stat().st_mtime < oldest:
+def sweep_leftovers(folder: Path, *, below: bool = False) -> None:
+    """Remove unfinished files whose writers are gone from a folder.
+
+    A writer locks its file. One that nobody has locked, nor written to for a minute, has lost its
+    writer; where the file system knows no locks, one that is an hour old.
+
+    Args:
+        folder: where; it need not exist.
+        below: look into the folders below, too.
+    """
+    for place, _, names in os.walk(folder):
+        for name in names:
+            if name.startswith(PART_PREFIX):
+                with contextlib.suppress(OSError):
+                    _sweep_part(Path(place, name))
+        if not below:
+            break
+
+
+def _sweep_part(part: Path) -> None:
+    age = time.time() - part.lstat().st_mtime
+    try:
+        if age > SETTLED_SECONDS:
+            with held(part) as free:
+                if free:
                     part.unlink()
+    except OSError:
+        if age > _LEFTOVER_AGE:
+            part.unlink()
 
 
 def _create_part(folder: Path) -> tuple[BinaryIO, Path]:

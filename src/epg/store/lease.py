@@ -27,15 +27,18 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 
-from epg.errors import UserError
+from epg.documents import parse_object, sealed, unseal
+from epg.errors import UserError, one_line
 from epg.machine import process_space, process_started
 from epg.store.base import ObjectExists, ObjectNotFound, Store
+from epg.text import printable
 
 logger = logging.getLogger("epg.store")
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0
 _FRESH_BEATS = 2.5  # a renewal this many beats ago is believed without another look
+_MAX_BYTES = 10_000
 _LOOKS = 4  # at an object that cannot be read, before it is taken for garbage
 _TRIES = 10  # at a lease that others give back and take again meanwhile
 
@@ -68,11 +71,13 @@ class Holder:
     def from_json(cls, data: bytes) -> Holder | None:
         """Read a holder, also one that version 0.1 wrote; None from anything else."""
         try:
-            raw = json.loads(data)
+            content = parse_object(data, max_bytes=_MAX_BYTES)
+            # Version 0.1 wrote a heartbeat, and no seal.
+            raw = unseal(content, required="heartbeat" not in content)
             started = raw["process_started"]
             holder = cls(
-                owner=" ".join(str(raw["owner"]).split()),
-                host=" ".join(str(raw["host"]).split()),
+                owner=_line(raw["owner"]),
+                host=_line(raw["host"]),
                 pid=int(raw["pid"]),
                 process_started=float(started) if isinstance(started, int | float) else None,
                 process_space=str(raw["process_space"]),
@@ -81,13 +86,13 @@ class Holder:
                 token=re.fullmatch("[0-9a-f]{32}", raw["token"])[0],  # type: ignore[index]
             )
             str(holder)  # `since` may be no time that there is
-        except (ValueError, TypeError, LookupError, OverflowError, OSError, RecursionError):
+        except (ValueError, TypeError, LookupError, OverflowError, OSError):
             return None
         return holder
 
     def to_json(self) -> bytes:
         """Return the holder as JSON, which `from_json` reads back."""
-        return json.dumps(asdict(self)).encode()
+        return json.dumps(sealed(asdict(self))).encode()
 
     def is_alive(self) -> bool | None:
         """Tell whether the process lives; None where that cannot be known from here."""
@@ -254,3 +259,7 @@ class Lease:
             f"{self._store.uri} is in use by {holder}: wait until that ends, stop it, or choose "
             "another run name"
         )
+
+
+def _line(text: object) -> str:
+    return printable(one_line(text))[:200]

@@ -36,7 +36,7 @@ class LocalStore:
         """Use `root` (made at the first put); refuse it when it is a file."""
         self._root = root
         self._prefix = prefix
-        self._swept: set[Path] = set()
+        self._swept = False
         self.uri = str(root / prefix) if prefix else str(root)
         if root.exists() and not root.is_dir():
             raise UserError(
@@ -58,7 +58,7 @@ class LocalStore:
         """Write an object; with `if_absent`, raise `ObjectExists` when the key is taken."""
         path = self.path(key)
         with explained(path, "write"):
-            self._sweep_once(path.parent)
+            self._sweep_once()
             if if_absent and path.exists():
                 raise self._taken(key)
             if not write_atomically(path, write_pieces([data]), if_absent=if_absent):
@@ -71,7 +71,7 @@ class LocalStore:
             with explained(path, "read"):
                 source = stack.enter_context(path.open("rb"))
             with explained(target, "write"):
-                self._sweep_once(target.parent)
+                self._sweep_once()
                 write_atomically(target, lambda file: copy_into(source, file))
 
     def get_bytes(self, key: str) -> bytes:
@@ -148,10 +148,10 @@ class LocalStore:
         with explained(path, "delete"), contextlib.suppress(FileNotFoundError):
             shutil.rmtree(path)
 
-    def _sweep_once(self, folder: Path) -> None:
-        if folder not in self._swept:
-            self._swept.add(folder)
-            sweep_leftovers(folder)
+    def _sweep_once(self) -> None:
+        if not self._swept:
+            self._swept = True
+            sweep_leftovers(self._root / self._prefix, below=True)
 
     def _taken(self, key: str) -> ObjectExists:
         return ObjectExists(f"object {key} exists already in {self.uri}")

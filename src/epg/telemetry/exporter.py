@@ -89,9 +89,11 @@ def _port(value: str, warn: Callable[[str], None]) -> int | None:
         return DEFAULT_PORT
     if value.lower() == "off":
         return None
-    if value.isdecimal() and int(value) < 65536:
+    if value.isdecimal() and len(value) <= 5 and int(value) < 65536:
         return int(value)
-    warn(f"{_PORT} is {value!r}: use a port, 0 for any free one, or off; {DEFAULT_PORT} is used")
+    warn(
+        f"{_PORT} is {value[:40]!r}: use a port, 0 for any free one, or off; {DEFAULT_PORT} is used"
+    )
     return DEFAULT_PORT
 
 

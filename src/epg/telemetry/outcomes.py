@@ -20,6 +20,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 from epg import __version__
+from epg.errors import one_line
 from epg.measures import MEASURES, measured
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, HTTPError):
         with contextlib.suppress(Exception):  # the answer may break off
             text += ": " + error.read(400).decode(errors="replace")
-    return " ".join(text.split())
+    return one_line(text)
 
 
 def _series(outcome: StageOutcome) -> Series:

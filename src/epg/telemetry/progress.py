@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from epg.text import printable
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -106,7 +108,7 @@ class StageReporter:
             # The reader may be gone: a pod's log ends before its step does.
             with contextlib.suppress(OSError):
                 if line:
-                    print(line, file=sys.stderr, flush=True)
+                    print(printable(line), file=sys.stderr, flush=True)
             return
         record = {"time": time.time(), "stage": self.stage, "event": event, **fields}
         try:

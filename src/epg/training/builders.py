@@ -44,7 +44,9 @@ def _encoder(job: TrainingJob) -> dict[str, Tensor]:
     """Return the encoder's weights. Raises `UserError` unless they fit the recipe."""
     path: Path = job.weights["encoder"]
     weights, header = load_weights(path, "encoder")
-    listed = "; ".join(differences(header["arguments"], job.recipe.encoder_arguments()))
+    arguments = header.get("arguments")
+    known = arguments if isinstance(arguments, dict) else {}
+    listed = "; ".join(differences(known, job.recipe.encoder_arguments()))
     if listed:
         raise UserError(
             f"{path}: this encoder has another shape than the recipe ({listed}): "

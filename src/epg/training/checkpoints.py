@@ -1,10 +1,11 @@
 """Checkpoints that are whole or not there, on any store.
 
 A checkpoint is a new folder `step-N.<token>` with the state in safetensors files of bounded size,
-`series.jsonl` and, last, `manifest.json` with the SHA-256 of each. Readers trust manifests only,
-check digests before they load, and fall back to the checkpoint before with the reason. Nothing is
-ever overwritten. The state is never in memory twice: one file's tensors at a time are brought to
-the host, and copied from a mapped file into their places.
+`series.jsonl` and, last, `manifest.json` with the SHA-256 of each and of itself. Readers trust
+manifests only, check digests before they load, and fall back to the checkpoint before with the
+reason; where all are damaged they stop. Nothing is ever overwritten. The state is never in memory
+twice: one file's tensors at a time are brought to the host, and copied from a mapped file into
+their places.
 """
 
 from __future__ import annotations
@@ -13,26 +14,46 @@ import hashlib
 import json
 import re
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from epg.config.comparison import differences
+from epg.documents import (
+    DocumentError,
+    Kind,
+    fields,
+    is_sha256,
+    parse_object,
+    sealed,
+    unseal,
+)
 from epg.errors import UserError
+from epg.model.files import write_tensors
 from epg.store.base import ObjectNotFound, Store
 from epg.store.digest import file_sha256, stream_sha256
+from epg.store.reading import PAUSE_SECONDS, READS, fetch_file, read_document
 
 FORMAT = 2
-_FOLDER = re.compile(r"^(step-(\d{9})\.[0-9a-f]{8})/")
+_FIELDS: dict[str, Kind] = {
+    "format": int,
+    "step": int,
+    "config": dict,
+    "inputs": dict,
+    "files": dict,
+}
+_FOLDER = re.compile(r"^(step-([0-9]{9})\.[0-9a-f]{8})/")
+_STATE = re.compile(r"state-[0-9]{5}\.safetensors")
 _MANIFEST = "manifest.json"
 _SERIES = "series.jsonl"
 _KEPT = 2  # whole checkpoints
+_SERIES_BYTES = 1024**3  # a row of a step has about 300
 _FILE_BYTES = 256 * 1024**2
 
 #: Gives the tensors that a checkpoint is copied into, by name; called once there is a whole one.
@@ -76,6 +97,8 @@ class Checkpoints:
         self._scratch = scratch
         self._file_bytes = file_bytes
         self._warn = warn
+        self._whole: set[str] = set()  # folders that were saved or verified here
+        self._damaged: dict[str, str] = {}  # folder -> what is wrong with it
 
     def save(self, step: int, tensors: dict[str, Tensor], series: list[dict[str, Any]]) -> None:
         """Store a complete checkpoint, then remove all but the newest two."""
@@ -95,7 +118,9 @@ class Checkpoints:
             "inputs": self._inputs,
             "files": files,
         }
-        self._store.put_bytes(f"{folder}/{_MANIFEST}", json.dumps(manifest, indent=1).encode())
+        content = json.dumps(sealed(manifest), indent=1).encode()
+        self._store.put_bytes(f"{folder}/{_MANIFEST}", content)
+        self._whole.add(folder)
         self._sweep()
 
     def _groups(self, tensors: dict[str, Tensor]) -> Iterator[list[str]]:
@@ -114,7 +139,7 @@ class Checkpoints:
         """Store a file of tensors and return its SHA-256."""
         path = self._scratch / key.replace("/", "-")
         try:
-            save_file(tensors, path)
+            write_tensors(path, tensors)
             digest = file_sha256(path)
             self._store.put_file(key, path)
         finally:
@@ -122,41 +147,53 @@ class Checkpoints:
         return digest
 
     def restore(self, places: Places) -> Checkpoint | None:
-        """Copy the newest whole checkpoint into `places()`, or return None.
+        """Copy the newest whole checkpoint into `places()`, or return None where there is none.
 
         All digests are looked at before the first tensor is copied, so that a damaged checkpoint
-        leaves no trace. That reads it twice, and holds neither it nor its files.
+        leaves no trace. That reads it twice, and holds neither it nor its files. What does not
+        verify is read again before it is given up.
 
         Raises:
-            UserError: when it was made with other settings or inputs, naming what differs.
+            UserError: it was made with other settings or inputs, naming what differs; or there
+                are checkpoints, and all of them are damaged.
         """
         for folder in self._complete():
             where = f"{self._store.uri}/{folder}"
             try:
-                manifest = json.loads(self._store.get_bytes(f"{folder}/{_MANIFEST}"))
+                manifest = read_document(self._store, f"{folder}/{_MANIFEST}", _manifest_of(folder))
                 self._check(manifest, where)
                 for name, digest in manifest["files"].items():
                     self._verify(f"{folder}/{name}", digest)
-                rows = self._store.get_bytes(f"{folder}/{_SERIES}").decode().splitlines()
-                checkpoint = Checkpoint(manifest["step"], [json.loads(row) for row in rows])
-            except (_DamagedError, ObjectNotFound) as error:
+                series = read_document(self._store, f"{folder}/{_SERIES}", _rows, _SERIES_BYTES)
+            except (DocumentError, ObjectNotFound) as error:
+                self._damaged[folder] = str(error)
                 self._warn(f"{where}: {error}; trying the checkpoint before")
                 continue
-            except UserError:
-                raise
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                self._warn(f"{where}: unreadable ({error}); trying the checkpoint before")
-                continue
             self._copy(folder, manifest["files"], places())
-            return checkpoint
+            self._whole.add(folder)
+            return Checkpoint(manifest["step"], series)
+        if self._damaged:
+            raise self._all_damaged()
         return None
 
+    def _all_damaged(self) -> UserError:
+        listed = "; ".join(f"{folder}: {why}" for folder, why in self._damaged.items())
+        return UserError(
+            f"no checkpoint in {self._store.uri} can be used ({listed}): put back a copy of one of "
+            "these folders if there is one; only `--from STAGE` begins the stage anew, and throws "
+            "them away"
+        )
+
     def _verify(self, key: str, digest: str) -> None:
-        with self._store.open(key) as stream:
-            found = stream_sha256(stream)
-        if found != digest:
-            name = key.rsplit("/", 1)[1]
-            raise _DamagedError(f"{name} has SHA-256 {found[:12]}..., expected {digest[:12]}...")
+        for look in range(1, READS + 1):
+            with self._store.open(key) as stream:
+                found = stream_sha256(stream)
+            if found == digest:
+                return
+            if look < READS:
+                time.sleep(PAUSE_SECONDS * look)
+        name = key.rsplit("/", 1)[1]
+        raise DocumentError(f"{name} has SHA-256 {found[:12]}..., expected {digest[:12]}...")
 
     @torch.no_grad()
     def _copy(self, folder: str, files: dict[str, str], places: dict[str, Tensor]) -> None:
@@ -167,8 +204,7 @@ class Checkpoints:
                 continue
             path = self._scratch / f"{folder}-{name}"
             try:
-                self._store.get_file(f"{folder}/{name}", path)
-                if file_sha256(path) != files[name]:
+                if fetch_file(self._store, f"{folder}/{name}", path, files[name]) != files[name]:
                     raise UserError(
                         f"{self._store.uri}/{folder}/{name}: it changed while it was read: "
                         "run the same command again"
@@ -176,6 +212,8 @@ class Checkpoints:
                 with safe_open(path, framework="pt") as file:
                     for key in file.keys():  # noqa: SIM118 - no mapping
                         self._fill(folder, key, file.get_tensor(key), missing.pop(key, None))
+            except SafetensorError as error:
+                raise self._other_version(folder, f"{name}: {error}") from error
             finally:
                 path.unlink(missing_ok=True)
         for key in missing:
@@ -194,14 +232,14 @@ class Checkpoints:
         )
 
     def _check(self, manifest: dict[str, Any], where: str) -> None:
-        listed = differences(manifest["config"], self._config)
-        listed += differences(manifest["inputs"], self._inputs)
         if manifest.get("format", 1) != FORMAT:
             raise UserError(
                 f"{where}: a checkpoint of another version of epg (format "
                 f"{manifest.get('format', 1)}, this one reads {FORMAT}): finish the run with that "
                 "version, or throw it away with `--from STAGE`"
             )
+        listed = differences(manifest["config"], self._config)
+        listed += differences(manifest["inputs"], self._inputs)
         if not listed:
             return
         raise UserError(
@@ -224,17 +262,45 @@ class Checkpoints:
         return sorted((f for f, complete in self._folders().items() if complete), reverse=True)
 
     def _sweep(self) -> None:
-        """Remove torn folders and all but the newest whole ones."""
-        kept = set(self._complete()[:_KEPT])
+        """Remove torn folders, and all but the newest whole ones.
+
+        What is known to be whole goes before what was not looked at, and that before what is
+        known to be damaged, whatever their steps are: a damaged one must not outlive a good one.
+        """
+        kept = sorted(self._complete(), key=self._trust, reverse=True)[:_KEPT]
         for folder in self._folders():
             if folder not in kept:
                 # The manifest goes first: from then on nobody takes the folder for whole.
                 self._store.delete(f"{folder}/{_MANIFEST}")
                 self._store.clear(folder)
 
+    def _trust(self, folder: str) -> tuple[int, str]:
+        return (folder in self._whole) - (folder in self._damaged), folder
 
-class _DamagedError(Exception):
-    """A digest does not match: the checkpoint before is used."""
+
+def _manifest_of(folder: str) -> Callable[[bytes], dict[str, Any]]:
+    """Return the reader of a folder's manifest, which raises `DocumentError`."""
+
+    def read(data: bytes) -> dict[str, Any]:
+        content = parse_object(data, nan=True)
+        manifest = unseal(content, required=content.get("format", 1) == FORMAT)
+        if manifest.get("format", 1) != FORMAT and {"config", "inputs"} <= manifest.keys():
+            return manifest  # for `_check` to refuse
+        fields(manifest, _FIELDS)
+        step = int(folder.partition("-")[2].partition(".")[0])
+        if manifest["step"] != step:
+            raise DocumentError(f"its manifest is of step {manifest['step']}")
+        files = manifest["files"]
+        whole = all(is_sha256(digest) for digest in files.values()) and _SERIES in files
+        if not whole or any(name != _SERIES and not _STATE.fullmatch(name) for name in files):
+            raise DocumentError("its manifest names other files than a checkpoint has")
+        return manifest
+
+    return read
+
+
+def _rows(data: bytes) -> list[dict[str, Any]]:
+    return [parse_object(row, nan=True) for row in data.splitlines()]
 
 
 def optimizer_tensors(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from epg.cluster.runs import following
 from epg.cluster.runs.endpoint import find_endpoint, find_token
 from epg.cluster.runs.parameters import Parameter, parse_value, read_pipeline
 from epg.cluster.runs.submit import SubmitRequest, submit, terminate, unique_name
+from epg.config.loading import dump_recipe, load_recipe
 from epg.errors import UserError
 from tests.toys.cluster_api import RUN_ID, cluster_api, ended, pod, waiting
 
@@ -124,9 +125,96 @@ def test_recipes_and_files_are_checked_here(api, tmp_path, monkeypatch, words, s
     assert api.requests == []
 
 
-def test_the_full_pipeline_with_a_recipe_of_ones_own(api, tmp_path, capsys):
-    from epg.config.loading import dump_recipe, load_recipe
+@pytest.mark.parametrize(
+    "word",
+    [
+        "memory=8GB",
+        "memory=8",
+        "memory=400m",
+        "memory=",
+        "memory=-1Gi",
+        "cpu=lots",
+        "cpu=0",
+        "cpu_request=64",
+        "accelerator_count=1.5",
+        "accelerator_count=-1",
+        "accelerator_count=99999999999999999999",
+        "accelerator_type=gpu",
+        "image=",
+        "image=a b",
+        "tools_image=https://x",
+        "store=/local/path",
+        "store=file:///x",
+        "store=s3://",
+        "store=minio://127.0.0.1:9000/epg/runs",
+        "store_credentials=My_Secret",
+        'node_selector={"pool": 1}',
+        'tolerations=["gpu"]',
+        'tolerations=[{"kye": "gpu"}]',
+        "store=s3://epg/{{workflow.name}}",
+    ],
+)
+def test_parameters_of_which_no_pod_can_be_made(api, word):
+    with pytest.raises(UserError, match=f"parameter {word.partition('=')[0]} ") as caught:
+        submit(SubmitRequest(["recipe=smoke", word], api.url))
+    assert "\n" not in str(caught.value)
+    assert api.requests == []
 
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "memory=16Gi",
+        "memory=1.5G",
+        "memory=137438953472",
+        "cpu=16",
+        "cpu=500m",
+        "accelerator_count=8",
+        "accelerator_type=amd.com/gpu",
+        "image=registry.example:5000/epg/train@sha256:" + "0" * 64,
+        "store=minio://minio.minio:9000/epg/runs",
+        'node_selector={"pool": "gpu"}',
+        'tolerations=[{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}]',
+    ],
+)
+def test_parameters_that_clusters_take(api, word):
+    assert submit(SubmitRequest(["recipe=smoke", word], api.url)) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"pipeline_root": "/tmp/x"}, "--pipeline-root '/tmp/x': pods do not see it"),
+        ({"service_account": "My Account"}, "--service-account 'My Account'"),
+        ({"namespace": "a/b"}, "--namespace 'a/b'"),
+    ],
+)
+def test_options_are_checked_before_the_server(api, options, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        submit(SubmitRequest(["recipe=smoke"], api.url, **options))
+    assert api.requests == []
+
+
+def test_marks_of_templates_in_a_recipe_travel_unseen(api, tmp_path):
+    text = dump_recipe(load_recipe("smoke", {"description": "{{$.inputs.parameters['store']}}"}))
+    (tmp_path / "mine.yaml").write_text(text)
+    words = [f"recipe=@{tmp_path}/mine.yaml", 'overrides={"pretrain.steps": 7}']
+    assert submit(SubmitRequest(words, api.url)) == 0
+    sent = api.sent("POST", "/runs")[0]["runtime_config"]["parameters"]
+    assert "{{" not in sent["recipe"]
+    assert sent["overrides"] == {}
+    assert load_recipe(sent["recipe"]) == load_recipe(text, {"pretrain.steps": 7})
+
+
+def test_all_parameters_together_must_fit(api, tmp_path):
+    text = dump_recipe(load_recipe("smoke", {"description": "\u00e9" * 60_000}))
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(UserError, match="bytes together; at most 100,000 fit"):
+        submit(SubmitRequest([f"recipe=@{tmp_path}/mine.yaml"], api.url))
+    assert api.requests == []
+
+
+def test_the_full_pipeline_with_a_recipe_of_ones_own(api, tmp_path, capsys):
     text = dump_recipe(load_recipe("smoke")).replace("name: smoke", "name: mine", 1)
     (tmp_path / "mine.yaml").write_text(text)
     request = SubmitRequest(

@@ -18,6 +18,7 @@ from epg.config.loading import (
     dump_recipe,
     load_recipe,
     parse_overrides,
+    passable_recipe,
 )
 from epg.config.recipe import ConsistencyConfig, DenoisingConfig, PretrainConfig, Recipe
 from epg.errors import UserError
@@ -129,6 +130,13 @@ def test_a_key_that_was_renamed_says_what_took_its_place() -> None:
         ({"evaluate.networks": ["inception"] * 2}, ["[inception, inception]", "once"]),
         ({"pretrain": 3}, ["pretrain is 3"]),
         ({"seed.x": 3}, ["seed is not a section"]),
+        ({"seed": "1:30"}, ["seed is '1:30'", "a plain decimal number, without quotes"]),
+        ({"data.horizontal_flip": "yes"}, ["horizontal_flip is 'yes'", "true or false"]),
+        ({"model.depth": 10**6}, ["model.depth is 1000000", "less than or equal to 1000"]),
+        ({"model.embed_dim": 2**31}, ["model.embed_dim is 2147483648", "65536"]),
+        ({"pretrain.steps": 10**12}, ["pretrain.steps is 1000000000000"]),
+        ({"data.image_size": 4096}, ["model.patch_size is 2", "tokens, at most 65,536"]),
+        ({"description": ["x" * 10_000]}, ["description is ['xxx", "...: input should be"]),
     ],
 )
 def test_wrong_values_are_refused_with_key_value_and_rule(
@@ -137,6 +145,15 @@ def test_wrong_values_are_refused_with_key_value_and_rule(
     text = refusal("smoke", overrides)
     for fragment in fragments:
         assert fragment in text
+
+
+def test_text_for_template_engines_has_no_mark_of_theirs() -> None:
+    marked = load_recipe("smoke", {"description": "it's {{$.inputs.parameters['store']}} {{{x}}}"})
+    text = passable_recipe(marked)
+    assert "{{" not in text
+    assert load_recipe(text) == marked
+    plain = load_recipe("smoke")
+    assert passable_recipe(plain) == dump_recipe(plain)
 
 
 def test_a_key_of_an_earlier_version_names_the_new_one(tmp_path: Path) -> None:
@@ -217,7 +234,7 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
 def test_settings_without_a_value_are_refused() -> None:
     with pytest.raises(UserError, match="key=value"):
         parse_overrides(["pretrain.steps"])
-    with pytest.raises(UserError, match="not YAML"):
+    with pytest.raises(UserError, match="not valid YAML"):
         parse_overrides(["pretrain.steps=[1"])
 
 

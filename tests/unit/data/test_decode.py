@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from epg.data.sources import BadImageError
+from epg.data.sources import BadImageError, budget, decode
+from epg.data.sources.budget import check_webp, fit_into_memory
 from epg.data.sources.decode import centre_crop, decode_file, decoder_warnings, to_channels
-from epg.errors import UserError
 
 RAMP = np.arange(12 * 10, dtype=np.uint8).reshape(12, 10)
 RGB = np.stack([RAMP, 255 - RAMP, RAMP // 2], axis=-1)
@@ -203,8 +203,7 @@ def png_of_size(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("size", "reason"),
     [
-        ((8_000, 8_000), "too many pixels"),
-        ((10_000, 10_000), "too many pixels"),
+        ((24_000, 24_000), "too many pixels"),
         ((60_000, 60_000), "too many pixels"),
         ((2**31 - 1, 2**31 - 1), "too many pixels"),
         ((1_000_000, 10), "too long and narrow"),
@@ -220,6 +219,86 @@ def test_absurd_sizes_are_refused_before_decoding(tmp_path, monkeypatch, size, r
     assert caught.value.reason == reason
 
 
+def webp_of_size(kind: bytes, width: int, height: int) -> bytes:
+    """The first bytes of a WEBP of one of its three kinds."""
+    head = {
+        b"VP8X": bytes(4) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little"),
+        b"VP8L": b"\x2f" + struct.pack("<I", width - 1 | height - 1 << 14) + bytes(5),
+        b"VP8 ": bytes(3) + b"\x9d\x01\x2a" + struct.pack("<2H", width, height),
+    }[kind]
+    body = b"WEBP" + kind + struct.pack("<I", len(head)) + head
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+@pytest.mark.parametrize("kind", [b"VP8X", b"VP8L", b"VP8 "])
+def test_webp_bomb_is_refused_before_pillow_makes_room(tmp_path, monkeypatch, kind):
+    path = tmp_path / "bomb.webp"
+    path.write_bytes(webp_of_size(kind, 8_000, 6_000))
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "open", _must_not_happen)
+        with pytest.raises(BadImageError, match=r"8000×6000 pixels take 1,098 MiB .* at most 512"):
+            decode_file(path)
+    check_webp(webp_of_size(kind, 4_000, 4_000))
+
+
+def test_header_of_webp_is_read_as_pillow_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(budget, "MOST_MEMORY", 0)
+    for options in ({"lossless": True}, {"lossless": False}, {"exif": b"Exif\0\0"}):
+        data = io.BytesIO()
+        Image.new("RGB", (321, 123)).save(data, "WEBP", **options)
+        with pytest.raises(BadImageError, match="321×123"):
+            check_webp(data.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "progressive", "most", "factor"),
+    [
+        ("RGB", "JPEG", False, 64 * 48 * 4, 1),
+        ("RGB", "JPEG", False, 64 * 48 * 4 - 1, 2),
+        ("RGB", "JPEG", False, 64 * 48 * 4 // 16, 4),
+        ("L", "JPEG", False, 64 * 48 * 4, 1),
+        ("RGB", "JPEG", True, 64 * 48 * 12, 1),
+        ("RGB", "JPEG", True, 64 * 48 * 9, 2),
+        ("RGB", "PNG", False, 64 * 48 * 4, 1),
+        ("RGBA", "PNG", False, 64 * 48 * 8, 1),
+        ("RGB", "JPEG", True, 64 * 48 * 8, 0),
+        ("RGB", "PNG", False, 64 * 48 * 4 - 1, 0),
+        ("RGBA", "PNG", False, 64 * 48 * 8 - 1, 0),
+    ],
+)
+def test_large_jpeg_is_decoded_smaller_and_others_are_refused(
+    tmp_path, monkeypatch, mode, kind, progressive, most, factor
+):
+    path = tmp_path / "photo"
+    Image.new(mode, (64, 48)).save(path, kind, progressive=progressive)
+    monkeypatch.setattr(budget, "MOST_MEMORY", most)
+    if factor == 0:
+        with pytest.raises(BadImageError, match=r"too many pixels.*64×48"):
+            decode_file(path)
+        return
+    image, rules = decode_file(path)
+    assert image.size == (64 // factor, 48 // factor)
+    assert (f"JPEG too large: decoded at 1/{factor}" in rules) == (factor > 1)
+
+
+def test_camera_of_61_megapixels_fits(tmp_path):
+    path = tmp_path / "camera.png"
+    path.write_bytes(png_of_size(9504, 6336))
+    with Image.open(path) as image:
+        assert fit_into_memory(image) == []
+
+
+def test_strips_make_no_seam(save, monkeypatch):
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (23, 7, 4), dtype=np.uint8))
+    path = save(image)
+    white = Image.new("RGBA", image.size, "white")
+    wanted = np.asarray(Image.alpha_composite(white, image).convert("RGB"))
+    for pixels in (decode._STRIP_PIXELS, 30):
+        monkeypatch.setattr(decode, "_STRIP_PIXELS", pixels)
+        assert np.array_equal(decoded(path)[0], wanted)
+
+
 def _must_not_happen(*_):
     raise AssertionError("pixels were decoded")
 
@@ -233,16 +312,17 @@ def test_links_to_nowhere_and_folders_are_bad_images(tmp_path):
 
 def test_channels():
     grey, colour = Image.fromarray(RAMP), Image.fromarray(RGB)
-    image, rules = to_channels(grey, 3, "x")
+    image, rules = to_channels(grey, 3)
     assert np.array_equal(np.asarray(image), np.stack([RAMP] * 3, -1))
     assert rules == ["grey to RGB"]
-    assert to_channels(colour, 3, "x") == (colour, [])
-    assert to_channels(grey, 1, "x") == (grey, [])
-    image, rules = to_channels(grey.convert("RGB"), 1, "x")
+    assert to_channels(colour, 3) == (colour, [])
+    assert to_channels(grey, 1) == (grey, [])
+    image, rules = to_channels(grey.convert("RGB"), 1)
     assert np.array_equal(np.asarray(image), RAMP)
     assert rules == ["grey stored as RGB to one channel"]
-    with pytest.raises(UserError, match=r"'x' has colours, .* use --set data.channels=3"):
-        to_channels(colour, 1, "x")
+    image, rules = to_channels(colour, 1)
+    assert np.array_equal(np.asarray(image), np.asarray(colour.convert("L")))
+    assert rules == ["colours to grey"]
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (31, 17), (200, 100), (9, 400), (3, 5)])

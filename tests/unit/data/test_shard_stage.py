@@ -2,17 +2,24 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from epg.data.manifest import Manifest
 from epg.data.reader import ShardReader
 from epg.errors import UserError
-from epg.runs.record import load_record
+from epg.runs.perform import perform
+from epg.runs.record import StageRecord, load_record
 from epg.runs.run import Run
+from epg.stages.catalog import STAGES
+from epg.stages.changes import explain_inputs
+from epg.stages.inputs import stored_manifest
+from epg.stages.settings import check_unchanged, reference_config, shard_config, training_config
 from epg.stages.shard import shard, shard_component
 from epg.store.lease import InUse, Lease
 from epg.store.local import LocalStore
@@ -69,15 +76,15 @@ def test_store_that_is_away_says_nothing_about_the_shards(tmp_path, monkeypatch)
     run = open_run(tmp_path)
     record = shard(run)
     key = record.outputs["manifest"]["key"]
-    read = LocalStore.get_bytes
+    read = LocalStore.open
 
-    def away(store: LocalStore, name: str) -> bytes:
+    def away(store: LocalStore, name: str) -> BinaryIO:
         if name == key:
             raise UserError("S3 at http://s3:9000: no answer in time")
         return read(store, name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(LocalStore, "get_bytes", away)
+        patch.setattr(LocalStore, "open", away)
         with pytest.raises(UserError, match="no answer in time"):
             shard(run)
     assert load_record(run, "shard") == record
@@ -114,6 +121,70 @@ def test_changed_folder_is_noticed(tmp_path, photos):
     assert shard(open_run(tmp_path, **changes)).metrics["images_train"] == 9
 
 
+def test_touched_copied_and_moved_images_are_the_same_data(tmp_path, photos, capsys):
+    def settings(folder: Path) -> dict:
+        return {"data.source": f"folder:{folder}", "data.num_classes": 2, "data.channels": 3}
+
+    first = shard(open_run(tmp_path / "runs", **settings(photos)))
+    os.utime(photos / "apple" / "0.png", ns=(1, 1))
+    assert shard(open_run(tmp_path / "runs", **settings(photos))) == first
+    shutil.copytree(photos, tmp_path / "copy", copy_function=shutil.copyfile)
+    shutil.rmtree(photos)
+    assert shard(open_run(tmp_path / "runs", **settings(tmp_path / "copy"))) == first
+    assert len(list((tmp_path / "runs").rglob("manifest.json"))) == 1
+    capsys.readouterr()
+    (tmp_path / "copy" / "pear").rename(tmp_path / "copy" / "quince")
+    assert shard(open_run(tmp_path / "runs", **settings(tmp_path / "copy"))) != first
+    assert "made anew: class 'pear' is now called 'quince'" in capsys.readouterr().err
+
+
+def test_finished_training_is_refused_with_what_became_of_the_images(tmp_path, photos):
+    changes = {"data.source": f"folder:{photos}", "data.num_classes": 2, "data.channels": 3}
+    run = open_run(tmp_path / "runs", **changes)
+    shard(run)
+    before = {"shards": stored_manifest(run).sha256}
+
+    def train() -> StageRecord:
+        return perform(
+            run,
+            STAGES["pretrain"],
+            config=training_config(run.recipe, "pretrain"),
+            inputs={"shards": stored_manifest(run).sha256},
+            work=lambda reporter, outputs: None,
+            explain=explain_inputs,
+        )
+
+    train()
+    check_unchanged(run)
+    (photos / "pear" / "5.png").unlink()
+    told = r"results of 'pretrain' made of other data \(1 image removed \('pear/5.png'\)\).*--from"
+    with pytest.raises(UserError, match=told):  # before anything is sharded
+        check_unchanged(run)
+    shard(run)
+    assert stored_manifest(run).sha256 != before["shards"]
+    with pytest.raises(UserError, match=told):
+        train()
+
+
+def test_path_of_the_images_is_no_setting(tmp_path, photos):
+    one, two = (
+        open_run(tmp_path, **{"data.source": f"folder:{place}", "data.num_classes": 2}).recipe
+        for place in (photos, "/elsewhere")
+    )
+    assert training_config(one, "pretrain") == training_config(two, "pretrain")
+    assert shard_config(one) == shard_config(two)
+    assert reference_config(one) == reference_config(two)
+    assert reference_config(open_run(tmp_path).recipe) != reference_config(one)
+
+
+def test_shards_of_other_images_are_not_taken_for_a_folder_that_is_not_there(tmp_path, photos):
+    changes = {"data.source": f"folder:{photos}", "data.num_classes": 2, "data.channels": 3}
+    shard(open_run(tmp_path / "runs", **changes))
+    changes["data.source"] = f"folder:{photos}-of-another"
+    with pytest.raises(UserError, match=f"no such folder.*has shards of folder:{photos}: give"):
+        shard(open_run(tmp_path / "runs", **changes))
+
+
 def test_component_hands_on_the_manifest(tmp_path):
     shards = artifact(tmp_path / "out" / "shards")
     shard_component(
@@ -123,7 +194,9 @@ def test_component_hands_on_the_manifest(tmp_path):
     noted = json.loads(shards.metadata["epg"])["objects"]["manifest"]
     record = load_record(Run.open("digits", {}, str(tmp_path / "s"), "one"), "shard")
     assert record is not None
-    assert noted["sha256"] == record.outputs["manifest"]["sha256"] == manifest.sha256
+    assert noted["sha256"] == record.outputs["manifest"]["sha256"]
+    assert manifest.classes == [str(digit) for digit in range(10)]
+    assert manifest.num_samples("train") == record.metrics["images_train"]
 
 
 def test_bad_source_is_one_line(tmp_path):

@@ -157,7 +157,7 @@ def test_store_that_is_away_is_told_and_nothing_is_written_anew(settings, tmp_pa
     def away(*_: object) -> bytes:
         raise UserError("S3 at http://s3:9000: no answer in time")
 
-    monkeypatch.setattr(store, "get_bytes", away)
+    monkeypatch.setattr(store, "open", away)
     again = StopAfter(source, -1)
     with pytest.raises(UserError, match="no answer in time"):
         write_shards(again, config, 0, store, "s")
@@ -215,6 +215,18 @@ def test_too_many_bad_images_stop(settings, photos, store):
     bad = int(message.split(": ")[1].split(" of ")[0])
     enough = float(message.rpartition("=")[2])
     assert enough >= bad / 16
+
+
+def test_advice_on_bad_images_needs_following_once(settings, photos, store):
+    for name in ("0.png", "1.png", "2.png", "3.png"):
+        (photos / "pear" / name).write_bytes(b"")
+    config = folder_settings(settings, samples_per_shard=1)  # each bad image in another shard
+    with pytest.raises(UserError) as caught:
+        write_shards(open_source(f"folder:{photos}", config, 0), config, 0, store, "s")
+    assert "4 of the 12 images read (of 12 in all)" in str(caught.value)
+    enough = float(str(caught.value).rpartition("=")[2])
+    config = folder_settings(settings, samples_per_shard=1, max_bad_fraction=enough)
+    write_shards(open_source(f"folder:{photos}", config, 0), config, 0, store, "s")
 
 
 def test_class_without_usable_images(settings, photos, store):

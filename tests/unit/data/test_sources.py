@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gzip
 import os
 import re
+import shutil
 import threading
 from collections import Counter
 from pathlib import Path
@@ -16,11 +18,15 @@ from epg.config.recipe import DataConfig
 from epg.data.sources import (
     SCHEMES,
     BadImageError,
+    Contents,
     Image,
     absolute_spec,
+    changes_in_words,
     count_classes,
+    folder,
     open_source,
-    source_digest,
+    reading,
+    source_contents,
 )
 from epg.data.sources.base import stratified_held_out
 from epg.errors import UserError
@@ -155,19 +161,73 @@ def test_what_is_no_sample_is_ignored_and_counted(settings, photos):
     }
 
 
-def test_digest_notices_changes_without_opening_files(photos):
+def test_identity_is_names_and_bytes(photos, tmp_path):
     spec = f"folder:{photos}"
-    before = source_digest(spec)
-    assert source_digest(spec) == before
+    before = source_contents(spec)
     os.utime(photos / "apple" / "0.png", ns=(1, 1))
-    touched = source_digest(spec)
-    assert touched != before
+    shutil.copytree(photos, tmp_path / "copy")
+    for same in (spec, f"folder:{tmp_path / 'copy'}"):
+        assert source_contents(same).digest == before.digest
     (photos / "apple" / "0.png").rename(photos / "apple" / "9.png")
-    assert source_digest(spec) not in (before, touched)
+    renamed = source_contents(spec)
+    assert renamed.digest != before.digest
+    assert changes_in_words(before, renamed) == ["1 image under another name ('apple/9.png')"]
     (photos / "apple" / "9.png").unlink()
     (photos / "apple" / "9.png").symlink_to("/nowhere")
-    assert source_digest(spec)
-    assert source_digest("digits") == "digits"
+    assert source_contents(spec).digest not in (before.digest, renamed.digest)
+    assert source_contents("digits").digest == source_contents("digits").digest
+
+
+def test_quick_look_reads_only_what_nothing_vouches_for(photos, monkeypatch):
+    spec = f"folder:{photos}"
+    noted = Contents.from_bytes(source_contents(spec).to_bytes())
+    assert noted is not None
+    changed = photos / "pear" / "1.png"
+    changed.write_bytes(changed.read_bytes() + b"\0")
+    opened: list[Path] = []
+    read = reading._sha256
+
+    def noting(path: Path) -> str:
+        opened.append(path)
+        return read(path)
+
+    monkeypatch.setattr(reading, "_sha256", noting)
+    now = source_contents(spec, [noted])
+    assert opened == [changed]
+    assert changes_in_words(noted, now) == ["1 image changed ('pear/1.png')"]
+    assert source_contents(spec, [noted, now]) == now
+    assert opened == [changed]
+
+
+def test_changes_have_words(photos):
+    spec = f"folder:{photos}"
+    before = source_contents(spec)
+    (photos / "apple").rename(photos / "plum")
+    shutil.copytree(photos / "pear", photos / "quince")
+    (photos / "quince" / "0.png").write_bytes(b"other")
+    (photos / "pear" / "0.png").unlink()
+    words = changes_in_words(before, source_contents(spec))
+    assert words[0] == "class 'apple' is now called 'plum'"
+    assert words[1] == "1 class new: 'quince'"
+    assert words[-1].startswith("6 images added ('quince/0.png'") or "added" in words[-2]
+    assert any(text == "1 image removed ('pear/0.png')" for text in words)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"", b"{}", gzip.compress(b"[]"), gzip.compress(b'{"classes": [], "files": {"a": 1}}')],
+)
+def test_damaged_note_vouches_for_nothing(damage):
+    assert Contents.from_bytes(damage) is None
+
+
+def test_every_flipped_bit_of_a_note_is_noticed_or_harmless(photos):
+    contents = source_contents(f"folder:{photos}")
+    data = contents.to_bytes()
+    for bit in range(0, 8 * len(data), 7):
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << bit % 8
+        assert Contents.from_bytes(bytes(flipped)) in (None, contents)
 
 
 def test_relative_folders_become_absolute(photos, monkeypatch):
@@ -215,7 +275,7 @@ def one_file(root: Path, *paths: str) -> None:
         (["a/1.png", "a/2.png", "b/1.png"], "a class needs at least 2 images, .* only one in 'b'"),
         (
             ["train/a/1.png", "val/a/1.png", "held-out/a/1.png"],
-            "has both val/ and held-out/ beside train/: keep one of them",
+            "has val/ and held-out/ beside train/: keep one of them",
         ),
         (["train/a/1", "train/b/1", "val/a/1"], r"same classes; only one of them has 'b'"),
         ([f"{c}/{i}" for c in "abcdef" for i in "1"], "only one in 'a', 'b', 'c' and 3 more"),
@@ -278,7 +338,46 @@ def test_unreadable_folder(photos):
         count_classes(f"folder:{photos}")
 
 
-def test_colours_where_one_channel_is_wanted(settings, photos):
+def test_colours_become_grey_where_one_channel_is_wanted(settings, photos):
     source = open_source(f"folder:{photos}", folder_settings(settings, channels=1), 0)
-    with pytest.raises(UserError, match=r"has colours, .* use --set data.channels=3"):
-        image_of(source, source.items[0])
+    image = image_of(source, source.items[0])
+    assert image.pixels.shape == (8, 8, 1)
+    assert "colours to grey" in image.conversions
+
+
+@pytest.mark.parametrize(("gigabytes", "threads"), [(1, 1), (4, 4), (64, 8)])
+def test_threads_are_bounded_by_memory(settings, photos, monkeypatch, gigabytes, threads):
+    source = open_source(f"folder:{photos}", folder_settings(settings), 0)
+    asked: list[int] = []
+    pool = folder.ThreadPoolExecutor
+
+    def noting(threads: int, name: str):
+        asked.append(threads)
+        return pool(threads, name)
+
+    monkeypatch.setattr(folder, "available_cores", lambda: 8)
+    monkeypatch.setattr(folder, "memory_limit", lambda: gigabytes * 2**30)
+    monkeypatch.setattr(folder, "ThreadPoolExecutor", noting)
+    assert len(list(source.read(source.items))) == len(source.items)
+    assert asked == [threads]
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "held-out", "test"])
+def test_held_out_images_beside_train_have_many_names(settings, tmp_path, name):
+    one_file(tmp_path, *(f"{s}/{c}/1.png" for s in ("train", name) for c in "ab"))
+    source = open_source(f"folder:{tmp_path}", folder_settings(settings), 0)
+    assert [item.split for item in source.items] == ["train"] * 2 + ["held-out"] * 2
+    if name != "test":
+        one_file(tmp_path, "test/a/1.png")
+        source = open_source(f"folder:{tmp_path}", folder_settings(settings), 0)
+        assert {item.name.partition("/")[0] for item in source.items} == {"train", name}
+        assert list(source.ignored) == ["folder test/, since another one is held out"]
+
+
+def test_names_that_are_not_utf8_are_read_and_shown(settings, tmp_path):
+    one_file(tmp_path, *(f"{c}/{i}.png" for c in ("b", "c") for i in range(2)))
+    (tmp_path / "c").rename(tmp_path / os.fsdecode(b"c\xe9"))
+    source = open_source(f"folder:{tmp_path}", folder_settings(settings), 0)
+    assert source.classes == ["b", "c\\xe9"]
+    assert all(isinstance(image_of(source, item), Image) for item in source.items)
+    assert source_contents(f"folder:{tmp_path}").digest

@@ -175,6 +175,26 @@ def test_a_file_that_does_not_say_how_to_sample_is_refused(
     assert "\n" not in text
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("embed_dim", 2**31), ("embed_dim", 4096), ("depth", 10**9), ("patch_size", 0)],
+)
+def test_a_header_that_asks_for_too_much_is_refused_before_there_is_memory_for_it(
+    tmp_path: Path, key: str, value: int
+) -> None:
+    whole = load_generator(weights_file(tmp_path, "denoising")).metadata["generator_arguments"]
+    arguments = {**whole, "encoder": {**whole["encoder"], key: value}}
+    with pytest.raises(UserError, match="weights do not fit their own header"):
+        load_generator(weights_file(tmp_path, "denoising", generator_arguments=arguments))
+
+
+def test_a_flipped_bit_of_a_weight_is_noticed(tmp_path: Path) -> None:
+    path = weights_file(tmp_path, "denoising")
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match="its tensors do not fit their digest"):
+        load_generator(path)
+
+
 def test_trajectory_runs_from_noise_to_the_image(
     denoising: LoadedGenerator, consistency: LoadedGenerator
 ) -> None:

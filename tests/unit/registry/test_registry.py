@@ -177,6 +177,7 @@ def test_resolve_and_fetch(registry: Store, weights: Path, tmp_path: Path) -> No
     put(registry, make_weights(tmp_path, "second"))
     assert open_registry(registry).resolve(NAME).version == "v2", "the newest"
     assert open_registry(registry).resolve(f"{NAME}:v1").version == "v1"
+    assert open_registry(registry).resolve(f"{NAME}:1").version == "v1", "what else"
     assert open_registry(registry).fetch(NAME, tmp_path / "got").read_text() == "second"
     assert open_registry(registry).fetch(f"{NAME}:v1", tmp_path / "got").read_text() == "first"
 
@@ -184,7 +185,7 @@ def test_resolve_and_fetch(registry: Store, weights: Path, tmp_path: Path) -> No
 def test_altered_weights_are_not_used(local: Store, weights: Path, tmp_path: Path) -> None:
     put(local, weights)
     local.put_bytes(f"{NAME}/v1/model.safetensors", b"fIrst")
-    with pytest.raises(UserError, match="the weights were altered; remove"):
+    with pytest.raises(UserError, match="the weights were altered; put back"):
         open_registry(local).fetch(NAME, tmp_path / "got")
     assert list((tmp_path / "got").iterdir()) == []
 
@@ -224,8 +225,15 @@ def test_bad_names(local: Store, weights: Path, name: str) -> None:
 @pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b'{"epg_kind": "shards"}'])
 def test_damaged_entry(local: Store, content: bytes) -> None:
     local.put_bytes(f"{NAME}/v1/model.json", content)
-    with pytest.raises(UserError, match=r"not a registry entry .* remove the folder"):
+    with pytest.raises(UserError, match=r"not a registry entry .* move .* away"):
         open_registry(local).resolve(f"{NAME}:v1")
+
+
+def test_an_entry_of_another_version_is_not_believed(local: Store, weights: Path) -> None:
+    put(local, weights)
+    local.put_bytes(f"{NAME}/v2/model.json", local.get_bytes(f"{NAME}/v1/model.json"))
+    with pytest.raises(UserError, match="it describes 'digits-denoising' version 'v1'"):
+        open_registry(local).resolve(f"{NAME}:v2")
 
 
 def test_missing_weights(local: Store, tmp_path: Path) -> None:

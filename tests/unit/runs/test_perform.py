@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -87,9 +88,11 @@ def test_who_lost_the_lease_writes_no_record(run, monkeypatch):
     monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.02)
 
     def work(reporter, outputs):
-        other = {**json.loads(run.store.get_bytes("leases/shard")), "token": "0" * 32}
+        held = leases.Holder.from_json(run.store.get_bytes("leases/shard"))
+        assert held is not None
+        other = replace(held, token="0" * 32)
         for _ in range(2000):  # a beat that was under way may have written once more
-            run.store.put_bytes("leases/shard", json.dumps(other).encode())
+            run.store.put_bytes("leases/shard", other.to_json())
             time.sleep(0.01)
             if not any(thread.name == "epg-lease" for thread in threading.enumerate()):
                 return
@@ -122,6 +125,13 @@ def old_record(run: Run, stage: str, **changes) -> None:
 
 def fail(reporter, outputs):
     pytest.fail("worked again")
+
+
+def test_the_record_of_another_stage_is_not_believed(run):
+    perform(run, SHARD, work=lambda *_: None, **NOTHING)
+    run.store.put_bytes("stages/pretrain.json", run.store.get_bytes("stages/shard.json"))
+    with pytest.raises(UserError, match="it is that of stage 'shard'; put back a copy"):
+        load_record(run, "pretrain")
 
 
 SETTINGS = {"seed": 0, "pretrain": {"steps": 10}}

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -25,15 +24,17 @@ def make_run(tmp_path: Path, bounds: dict, metrics: dict = METRICS) -> Run:
         fingerprint="f",
         config={},
         inputs={},
-        outputs={"metrics": {"key": "x", "sha256": str(hash(str(metrics))), "size": 1}},
+        outputs={
+            "metrics": {"key": "x", "sha256": f"{hash(str(metrics)) % 2**64:064x}", "size": 1}
+        },
         metrics=metrics,
         details={},
-        started="",
-        finished="",
+        started="2026-11-23T00:00:00+00:00",
+        finished="2026-11-23T00:00:01+00:00",
         duration_seconds=0.0,
         versions={},
     )
-    run.store.put_bytes("stages/evaluate-denoising.json", json.dumps(asdict(record)).encode())
+    run.store.put_bytes("stages/evaluate-denoising.json", record.to_json())
     return run
 
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,7 @@ def put_record(run: Run, stage: str, outputs: dict[str, bytes], **metrics: Any) 
         duration_seconds=1.0,
         versions={},
     )
-    run.store.put_bytes(record_key(stage), json.dumps(asdict(record)).encode())
+    run.store.put_bytes(record_key(stage), record.to_json())
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from epg.evaluation.grid import class_grid
 from epg.model.files import save_weights
 from epg.model.generator import Generator
 from epg.registry import open_registry
-from epg.stages.sample import sample
+from epg.stages.sample import class_indices, sample
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +67,44 @@ def test_the_grid_has_a_row_per_class(weights, tmp_path):
     assert Image.open(io.BytesIO(found)).size == (3 * 50 + 2, 2 * 50 + 2)
 
 
+def test_a_number_is_a_name_where_names_are_numbers():
+    folders = ["01", "02", "03"]
+    assert class_indices(["02"], folders) == [1]
+    assert class_indices(["1", "0"], ["1", "0"]) == [0, 1]
+    assert class_indices(["1"], ["cat", "dog"]) == [1]
+    for wanted in ("1", "2", "99", "²", "9" * 5000):
+        with pytest.raises(UserError, match="called by numbers, so only names are taken"):
+            class_indices([wanted], folders)
+    with pytest.raises(UserError, match="or the indices 0 to 1"):
+        class_indices(["2"], ["cat", "dog"])
+
+
+def test_guidance_that_is_no_number_is_refused(weights, tmp_path):
+    for scale in (math.nan, math.inf, 0.5):
+        with pytest.raises(UserError, match="guidance_scale is"):
+            sample(
+                str(weights),
+                classes=None,
+                num=1,
+                out=tmp_path / "x.png",
+                registry=open_registry(str(tmp_path)),
+                guidance_scale=scale,
+            )
+    assert not list(tmp_path.iterdir())
+
+
 def test_unknown_classes_are_refused_in_one_line(weights, tmp_path):
     with pytest.raises(UserError, match="class 'eleven': this model has digit 0") as caught:
         write(weights, tmp_path / "x.npz", ["eleven"], 1)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_no_link_is_followed_on_the_way(weights, tmp_path):
+    target = tmp_path / "precious"
+    target.write_bytes(b"precious")
+    for name in (".grid.png.partial.png", "grid.png"):
+        (tmp_path / name).symlink_to(target)
+    write(weights, tmp_path / "grid.png", None, 2)
+    assert target.read_bytes() == b"precious"
+    assert (tmp_path / "grid.png").read_bytes().startswith(b"\x89PNG")

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import os
 import re
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -117,6 +120,33 @@ def test_the_page_in_docs_is_the_table() -> None:
         table = markdown_table(pushed=pushed)
         assert table in page, f"put the output of markdown_table({pushed=}) in"
     assert set(re.findall(r"\bepg_[a-z_]+", page)) <= {metric.name for metric in METRICS}
+
+
+@pytest.mark.parametrize("port", ["65536", "9" * 5000, "-1", "1.5", "\u00b2", "http"])
+def test_a_port_that_is_none_is_a_warning(metrics: TrainingMetrics, port: str) -> None:
+    warnings: list[str] = []
+    environment = {"EPG_METRICS_PORT": port, "EPG_METRICS_ADDRESS": "127.0.0.1"}
+    exporter = start_exporter(metrics.registry, warnings.append, environment)
+    if exporter is not None:
+        exporter.close()
+    assert "use a port, 0 for any free one, or off" in warnings[0]
+    assert len(warnings[0]) < 300
+
+
+def test_multiprocess_mode_of_the_site_is_none_of_ours(tmp_path: Path) -> None:
+    code = (
+        "from epg.telemetry.metrics import TrainingMetrics; "
+        "m = TrainingMetrics(stage='pretrain', total_steps=1); print('made')"
+    )
+    environment = {
+        **os.environ,
+        "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "absent"),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "made\n", done.stderr
 
 
 def test_exporter_switched_off(metrics: TrainingMetrics) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from unittest.mock import Mock
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from epg.errors import UserError
 from epg.store import Store, open_store
+from epg.store.local import LocalStore
 from epg.training.checkpoints import Checkpoint, Checkpoints, optimizer_tensors
 
 CONFIG = {"pretrain": {"learning_rate": 0.001}}
@@ -109,7 +112,7 @@ def test_a_broken_manifest_falls_back(place: Path, tmp_path: Path, content: byte
     restored, _ = restore(place, warnings)
     assert restored is not None
     assert restored.step == 1
-    assert "unreadable" in warnings[0]
+    assert "trying the checkpoint before" in warnings[0]
 
 
 def test_another_recipes_checkpoint_is_refused_with_the_differing_keys(
@@ -167,7 +170,8 @@ def test_nothing_of_a_half_damaged_checkpoint_is_used(
         last.unlink()
     warnings: list[str] = []
     places = Mock(return_value={})
-    assert checkpoints(place, warnings).restore(places) is None
+    with pytest.raises(UserError, match=r"no checkpoint in .* can be used"):
+        checkpoints(place, warnings).restore(places)
     places.assert_not_called()
     assert "trying the checkpoint before" in warnings[0]
 
@@ -176,10 +180,90 @@ def test_the_format_of_version_0_1_is_refused_with_what_to_do(place: Path) -> No
     save(place, 1)
     manifest = folders(place)[0] / "manifest.json"
     content = json.loads(manifest.read_text())
-    del content["format"]
+    del content["format"], content["seal"]
     manifest.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"format 1, this one reads 2.*`--from STAGE`"):
         restore(place)
+
+
+def damage(folder: Path) -> None:
+    path = folder / "state-00000.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+
+
+def test_where_all_are_damaged_training_stops_and_names_them(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("epg.training.checkpoints.PAUSE_SECONDS", 0.0)
+    for step in (30, 40):
+        save(place, step)
+    for folder in folders(place):
+        damage(folder)
+    with pytest.raises(UserError, match=r"can be used .*; only `--from STAGE` begins") as caught:
+        restore(place)
+    assert all(folder.name in str(caught.value) for folder in folders(place))
+    assert len(folders(place)) == 2, "nothing that a copy may mend is thrown away"
+
+
+def test_damaged_ones_of_later_steps_do_not_outlive_good_ones(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("epg.training.checkpoints.PAUSE_SECONDS", 0.0)
+    for step in (10, 40):
+        save(place, step)
+    damage(folders(place)[-1])
+    ours = checkpoints(place)
+    restored = ours.restore(lambda: state(0.0))
+    assert restored is not None
+    assert restored.step == 10
+    for step in (20, 30):
+        ours.save(step, state(step), [])
+    assert [int(f.name[5:14]) for f in folders(place)] == [20, 30]
+
+
+def test_a_folder_of_another_step_than_its_manifest_is_damaged(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("epg.store.reading.PAUSE_SECONDS", 0.0)
+    save(place, 1)
+    (folder,) = folders(place)
+    folder.rename(place / folder.name.replace("step-000000001", "step-000000002"))
+    with pytest.raises(UserError, match="its manifest is of step 1"):
+        restore(place)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "state-00000.safetensors", "series.jsonl"])
+def test_one_bad_reading_of_a_good_object_is_not_believed(
+    place: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for module in ("training.checkpoints", "store.reading"):
+        monkeypatch.setattr(f"epg.{module}.PAUSE_SECONDS", 0.0)
+    save(place, 1)
+    read = LocalStore.open
+    misread: list[str] = []
+
+    def open_badly(store: LocalStore, key: str) -> BinaryIO:
+        if key.endswith(name) and not misread:
+            misread.append(key)
+            return io.BytesIO(b"\x00" + store.path(key).read_bytes()[1:])
+        return read(store, key)
+
+    monkeypatch.setattr(LocalStore, "open", open_badly)
+    warnings: list[str] = []
+    restored, _ = restore(place, warnings)
+    assert restored is not None
+    assert misread
+    assert warnings == []
+
+
+def test_a_full_disk_is_one_line(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left (os error 28)")
+
+    monkeypatch.setattr("epg.model.files.save_file", full)
+    with pytest.raises(UserError, match="no space left on the disk") as caught:
+        save(place, 1)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from epg.cluster.doctor.cluster import check_cluster
 from epg.cluster.doctor.prometheus import check_prometheus
 from epg.cluster.doctor.server import check_server
 from epg.cluster.doctor.store import check_store
+from epg.text import printable
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ def doctor(request: DoctorRequest) -> int:
     failed = 0
     for check in examine(request):
         failed += check.outcome == FAILED
-        sys.stdout.write(f"{check.outcome:<7}  {check.name:<24}  {check.text}\n")
+        sys.stdout.write(f"{check.outcome:<7}  {check.name:<24}  {printable(check.text)}\n")
         sys.stdout.flush()
     return 1 if failed else 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import urllib3
 
 from epg.cluster.doctor.check import FAILED, OK, SKIPPED, Check
+from epg.errors import one_line
 
 
 def check_prometheus(url: str | None) -> Check:
@@ -20,7 +21,7 @@ def check_prometheus(url: str | None) -> Check:
         content = answer.json() if answer.status == 200 else None
         series = content["data"]["result"] if content else None
     except urllib3.exceptions.HTTPError as error:
-        said = " ".join(str(error).split())
+        said = one_line(error)
         return Check(name, FAILED, f"cannot reach Prometheus at {url}: {said}")
     except (ValueError, KeyError, TypeError):
         series = None

@@ -11,6 +11,7 @@ and reports an HTTP dump. Nothing is imported from kfp here.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -22,7 +23,8 @@ from urllib.parse import quote, urlencode
 import urllib3
 
 from epg.cluster.runs.endpoint import FORWARD, find_endpoint, find_token
-from epg.errors import UserError
+from epg.errors import UserError, one_line
+from epg.documents import DocumentError, parse, parse_object, shaped
 from epg.store.pace import Pace, TooLargeError, TooSlowError, collected
 
 OLDEST_SERVER = (2, 15)  # what our platform settings (resources from parameters) ask for
@@ -31,6 +33,23 @@ _DEADLINE = 60.0  # seconds for one answer, however it comes
 _LARGEST = 64 << 20  # bytes of one answer; a run brings its whole pipeline along
 _PAGE = 100
 _PAGES = 500  # of one list
+_ERROR = (dict, str)  # its message may lie a level deeper
+_DAG = {"dag": {"tasks": {"": {"taskInfo": {"name": str}}}}}
+_SPEC = {"root": _DAG, "components": {"": _DAG}}
+#: What is read of a run.
+_RUN = {
+    **dict.fromkeys(("run_id", "display_name", "state", "experiment_id"), str),
+    "error": _ERROR,
+    "pipeline_spec": {**_SPEC, "pipeline_spec": _SPEC},
+    "run_details": {
+        "task_details": [
+            {**dict.fromkeys(("display_name", "start_time", "state"), str), "error": _ERROR}
+        ]
+    },
+}
+_LISTED = {
+    **dict.fromkeys(("run_id", "display_name", "experiment_id", "storage_state"), str),
+}
 
 
 class Unreachable(UserError):  # noqa: N818 - says what it is
@@ -104,7 +123,7 @@ class KfpApi:
             return found, False
         body = {"display_name": name, **({"namespace": namespace} if namespace else {})}
         try:
-            return str(self.call("POST", "experiments", body)["experiment_id"]), True
+            return self._id(self.call("POST", "experiments", body), "experiment_id"), True
         except Conflict:  # somebody else has made it just now
             if found := self._experiment(name, namespace):
                 return found, False
@@ -118,12 +137,24 @@ class KfpApi:
                         f"experiment {name!r} is archived: restore it in the UI, or choose "
                         "another by --experiment"
                     )
-                return str(found["experiment_id"])
+                return self._id(found, "experiment_id")
         return None
+
+    def _id(self, found: Mapping[str, Any], key: str) -> str:
+        if not isinstance(found.get(key), str):
+            raise UserError(f"{self.endpoint}: an answer without {key}: is it Kubeflow Pipelines?")
+        return str(found[key])
+
+    def _run(self, run_id: str) -> dict[str, Any]:
+        found: dict[str, Any] = shaped(self.call("GET", f"runs/{quote(run_id, safe='')}"), _RUN)
+        self._id(found, "run_id")
+        return found
 
     def create_run(self, body: dict[str, Any]) -> dict[str, Any]:
         """Start a run."""
-        return self.call("POST", "runs", body)
+        made = self.call("POST", "runs", body)
+        self._id(made, "run_id")
+        return made
 
     def run(self, name: str, namespace: str | None = None) -> dict[str, Any]:
         """Return a run by its id or display name; of several, the newest.
@@ -133,12 +164,12 @@ class KfpApi:
         """
         if is_run_id(name):
             try:
-                return self.call("GET", f"runs/{name}")
+                return self._run(name)
             except NotThere as error:
                 raise NotThere(f"no run {name} at {self.endpoint}") from error
         for found in self._list("runs", _named(name), namespace, "runs"):
             if found.get("display_name") == name:
-                return self.call("GET", f"runs/{quote(str(found['run_id']), safe='')}")
+                return self._run(self._id(found, "run_id"))
         last = [
             str(run.get("display_name"))
             for run, _ in zip(self._list("runs", None, namespace, "runs"), range(3), strict=False)
@@ -152,7 +183,8 @@ class KfpApi:
         if not experiment:
             return None
         try:
-            return self.call("GET", f"experiments/{experiment}").get("namespace") or None
+            found = self.call("GET", f"experiments/{experiment}").get("namespace")
+            return found if isinstance(found, str) and found else None
         except UserError:
             return None
 
@@ -171,13 +203,13 @@ class KfpApi:
             query["namespace"] = namespace
         for _ in range(_PAGES):
             answer = self.call("GET", f"{path}?{urlencode(query)}")
-            yield from answer.get(key) or []
-            token = answer.get("next_page_token")
+            yield from shaped(answer.get(key), [_LISTED])
+            token = shaped(answer.get("next_page_token"), str)
             if not token:
                 return
             if token == query.get("page_token"):
                 break
-            query["page_token"] = str(token)
+            query["page_token"] = token
         raise UserError(f"{self.endpoint}: its list of {path} has no end: give an id, not a name")
 
     def call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
@@ -206,18 +238,14 @@ class KfpApi:
         except urllib3.exceptions.HTTPError as error:
             raise Unreachable(self._why_not(error)) from error
         if answer.status == 200:
-            try:
-                content = json.loads(received)
-            except (ValueError, RecursionError):
-                content = None
-            if isinstance(content, dict):
-                return content
+            with contextlib.suppress(DocumentError):
+                return parse_object(received, max_bytes=_LARGEST, nan=True)
         raise self._refusal(answer.status, received)
 
     def _why_not(self, error: Exception) -> str:
         if isinstance(error, urllib3.exceptions.SSLError):
             return (
-                f"{self.endpoint}: TLS fails ({_oneline(error)}): write http:// if the server "
+                f"{self.endpoint}: TLS fails ({one_line(error)}): write http:// if the server "
                 "speaks none, or name the site's certificates by SSL_CERT_FILE"
             )
         if isinstance(error, urllib3.exceptions.NameResolutionError):
@@ -227,7 +255,7 @@ class KfpApi:
         elif isinstance(error, urllib3.exceptions.TimeoutError | TooSlowError):
             what = "no answer in time"
         else:
-            what = _oneline(error)
+            what = one_line(error)
         return (
             f"cannot reach Kubeflow Pipelines at {self.endpoint}: {what}; check --endpoint, or "
             f"open a way by `{FORWARD}`"
@@ -267,17 +295,13 @@ def _named(name: str) -> str:
 def _message(data: bytes) -> str:
     """Return the useful sentence of an error: the innermost one, without Go's stack."""
     try:
-        content = json.loads(data)
-    except (ValueError, RecursionError):
+        content = parse(data, nan=True)
+    except DocumentError:
         text = "" if data.lstrip().startswith(b"<") else data.decode("utf-8", errors="replace")
     else:
         found = content if isinstance(content, dict) else {}
         text = str(found.get("message") or found.get("error_message") or found.get("error") or "")
-    return _oneline(text)[:400]
-
-
-def _oneline(error: object) -> str:
-    return " ".join(str(error).split())
+    return one_line(text)[:400]
 
 
 def _dotted(version: tuple[int, ...]) -> str:

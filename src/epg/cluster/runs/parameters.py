@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from epg.config.document import parse_documents
 from epg.errors import UserError, did_you_mean
 
-_LARGEST = 100_000  # characters: longer ones do not fit into a step's arguments
+#: Bytes: more does not fit into one of a step's arguments, for which Linux has 128 KiB.
+LARGEST = 100_000
+_MAX_BYTES = 20_000_000
 _EXACT = 2**53  # integers travel as doubles
 _WORDS = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
@@ -68,11 +69,14 @@ def read_pipeline(path: Path) -> CompiledPipeline:
         UserError: the file is missing or no compiled pipeline.
     """
     try:
-        documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+        if path.stat().st_size > _MAX_BYTES:
+            raise UserError(f"{path}: a compiled pipeline has at most {_MAX_BYTES:,} bytes")
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text") from error
+    documents = [document.content for document in parse_documents(text, str(path))]
     if any(isinstance(part, dict) and "apiVersion" in part for part in documents):
         raise UserError(
             f"{path}: a Kubernetes manifest: apply it by kubectl; submit takes the plain compiled "
@@ -127,8 +131,8 @@ def parse_value(parameter: Parameter, text: str) -> Any:
     Raises:
         UserError: it is not one; the message names key, value and type.
     """
-    if len(text) > _LARGEST:
-        raise UserError(f"{parameter.name}: {len(text):,} characters; at most {_LARGEST:,} fit")
+    if len(text) > LARGEST:
+        raise UserError(f"{parameter.name}: {len(text):,} characters; at most {LARGEST:,} fit")
     kind = parameter.type
     if kind == "STRING":
         return text

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from epg.errors import UserError
+from epg.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from kubernetes.client import CoreV1Api
@@ -73,7 +73,7 @@ def connect(kubeconfig: str | None) -> CoreV1Api:
         config.load_kube_config(config_file=kubeconfig)
     except (config.ConfigException, OSError, ValueError, TypeError) as error:
         if kubeconfig:
-            raise UserError(f"kubeconfig {kubeconfig}: {_oneline(error)}") from error
+            raise UserError(f"kubeconfig {kubeconfig}: {one_line(error)}") from error
         try:
             config.load_incluster_config()
         except config.ConfigException as outside:
@@ -152,14 +152,14 @@ def trouble_of(pod: dict[str, Any]) -> str:
 def _waiting(pod: dict[str, Any], status: dict[str, Any], containers: list[dict[str, Any]]) -> str:
     for condition in status.get("conditions") or []:
         if condition.get("reason") == "Unschedulable":
-            said = _oneline(condition.get("message", ""))
+            said = one_line(condition.get("message", ""))
             text = f"no node can take it: {said}"
             if "Insufficient" in said or "affinity" in said or "taint" in said:
                 text += " (ask for less, choose other nodes, or add one that has what is missing)"
             return text
     for container in containers:
         waiting = container.get("state", {}).get("waiting") or {}
-        reason, said = waiting.get("reason", ""), _oneline(waiting.get("message", ""))
+        reason, said = waiting.get("reason", ""), one_line(waiting.get("message", ""))
         if reason not in _STUCK:
             continue
         if reason in _IMAGE:
@@ -173,7 +173,7 @@ def _waiting(pod: dict[str, Any], status: dict[str, Any], containers: list[dict[
 
 
 def _failed(status: dict[str, Any], containers: list[dict[str, Any]]) -> str:
-    reason, said = status.get("reason") or "", _oneline(status.get("message") or "")
+    reason, said = status.get("reason") or "", one_line(status.get("message") or "")
     if reason == "DeadlineExceeded":
         return f"DeadlineExceeded: it ran past its time limit{_after(said)}; submit the run again \
 under its name to go on, or raise the limit"
@@ -189,7 +189,7 @@ under its name to go on, or raise the limit"
         if found.get("reason") == "OOMKilled" or found.get("exitCode") == 137:
             return "OOMKilled: it needed more memory than its limit; raise memory=... and submit \
 the run again under its name"
-        told = _oneline(found.get("message") or "")
+        told = one_line(found.get("message") or "")
         if told and not re.fullmatch(r"Error \(exit code \d+\)", told):
             return f"failed: {told}"
         if found.get("exitCode") == 143:
@@ -290,7 +290,3 @@ def _image(pod: dict[str, Any], container: str) -> str:
 
 def _after(said: str) -> str:
     return f" ({said})" if said else ""
-
-
-def _oneline(text: object) -> str:
-    return " ".join(str(text).split())

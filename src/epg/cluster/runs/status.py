@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from epg.errors import one_line
 from epg.cluster.runs.kfp_api import KfpApi, is_run_id
 from epg.cluster.runs.pods import (
     Progress,
@@ -27,6 +28,7 @@ from epg.cluster.runs.pods import (
     wait_in,
 )
 from epg.cluster.runs.workflow import lost_steps, refused_steps
+from epg.text import printable
 
 if TYPE_CHECKING:
     from kubernetes.client import CoreV1Api
@@ -128,7 +130,7 @@ def status(
     api = KfpApi.open(endpoint, token_file)
     found = explain(api, name, namespace, kubeconfig)
     for line in found.lines():
-        sys.stdout.write(f"{line}\n")
+        sys.stdout.write(f"{printable(line)}\n")
     return found.exit_code
 
 
@@ -315,4 +317,4 @@ def _missing(
 def _error(found: Mapping[str, Any]) -> str:
     error = found.get("error")
     text = error.get("message", "") if isinstance(error, dict) else error or ""
-    return " ".join(str(text).split())
+    return one_line(text)

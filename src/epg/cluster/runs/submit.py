@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import sys
 from collections.abc import Iterable
@@ -11,8 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from epg.cluster.runs.kfp_api import KfpApi
-from epg.cluster.runs.parameters import CompiledPipeline, parse_arguments, read_pipeline
+from epg.cluster.runs.parameters import (
+    LARGEST,
+    CompiledPipeline,
+    parse_arguments,
+    read_pipeline,
+)
+from epg.cluster.runs.requirements import check_name, check_requirements
 from epg.errors import UserError
+from epg.text import printable
 
 
 _DATE = "{date}"  # in a run name: the time of submission takes its place
@@ -70,6 +78,7 @@ def prepare(request: SubmitRequest) -> tuple[CompiledPipeline, dict[str, Any]]:
     _settle_beginning(pipeline, arguments, request.begin_at)
     _check_recipe(pipeline, arguments, words)
     _settle_run_name(pipeline, arguments, request.run_name)
+    _check_rest(pipeline, arguments, request)
     return pipeline, arguments
 
 
@@ -95,7 +104,7 @@ def _check_recipe(
     known = pipeline.parameters
     if "recipe" not in known or known["recipe"].type != "STRING":
         return
-    from epg.config.loading import load_recipe
+    from epg.config.loading import load_recipe, passable_recipe
 
     overrides = arguments.get("overrides") or getattr(known.get("overrides"), "default", None) or {}
     recipe = arguments.get("recipe", known["recipe"].default)
@@ -113,6 +122,9 @@ def _check_recipe(
     loaded = load_recipe(where, overrides)
     if "recipe" in arguments and "run_name" in known:
         arguments.setdefault("run_name", loaded.name)
+    if "{{" in json.dumps([recipe, overrides]):
+        arguments["recipe"] = passable_recipe(loaded)
+        arguments["overrides"] = {}
 
 
 def _settle_run_name(
@@ -128,6 +140,31 @@ def _settle_run_name(
             name = name.replace(_DATE, f"{datetime.now(UTC):%Y%m%d-%H%M%S}")
             arguments["run_name"] = name
         check_run_name(name.replace(RUN_PLACE, "0" * 8))
+
+
+def _check_rest(
+    pipeline: CompiledPipeline, arguments: dict[str, Any], request: SubmitRequest
+) -> None:
+    """Refuse what a pod or the way to it would stumble over."""
+    if pipeline.name.startswith("epg-"):
+        defaults = {name: parameter.default for name, parameter in pipeline.parameters.items()}
+        check_requirements(arguments, defaults)
+    check_name("--service-account", request.service_account)
+    check_name("--namespace", request.namespace)
+    if request.pipeline_root is not None and "://" not in request.pipeline_root:
+        raise UserError(
+            f"--pipeline-root {request.pipeline_root!r}: pods do not see it; write a URI such as "
+            "s3://BUCKET/PREFIX"
+        )
+    for name, value in arguments.items():
+        if "{{" in json.dumps(value):
+            raise UserError(f"parameter {name} has '{{{{', which Kubeflow replaces: write it otherwise")
+    size = len(json.dumps(arguments).encode())
+    if size > LARGEST:
+        raise UserError(
+            f"the parameters have {size:,} bytes together; at most {LARGEST:,} fit into a step's "
+            "arguments: shorten the recipe's description and comments"
+        )
 
 
 def send(
@@ -185,5 +222,5 @@ def unique_name(name: str) -> str:
 
 
 def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
+    sys.stdout.write(f"{printable(line)}\n")
     sys.stdout.flush()

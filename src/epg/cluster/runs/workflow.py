@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import gzip
-import json
+import io
 import re
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from epg.errors import one_line
+from epg.documents import parse_object
 from epg.cluster.runs.pods import Trouble, call, step_of
 
 if TYPE_CHECKING:
     from kubernetes.client import CoreV1Api
 
+_MAX_BYTES = 64 * 1024**2
 _AWAY = re.compile(r"\(exit code 143\)|pod deleted")
 # A pod that the namespace does not let in is none that could be looked at.
 _REFUSED = re.compile(r"(?:pods \"[^\"]*\" is forbidden: )(.*)|(exceeded quota.*)|(admission webhook.*)")
@@ -67,7 +70,7 @@ def _nodes(core: CoreV1Api, run_id: str, namespace: str) -> Iterator[dict[str, A
 
 
 def _message(node: Mapping[str, Any]) -> str:
-    return " ".join(str(node.get("message") or "").split())
+    return one_line(node.get("message") or "")
 
 
 def _not_let_in(said: str) -> str:
@@ -84,10 +87,11 @@ def nodes_of(workflow: Mapping[str, Any]) -> dict[str, Any]:
     if not packed:
         return status.get("nodes") or {}
     try:
-        nodes = json.loads(gzip.decompress(base64.b64decode(packed)))
-    except (ValueError, OSError, EOFError, binascii.Error):
+        with gzip.open(io.BytesIO(base64.b64decode(packed))) as stream:
+            nodes = parse_object(stream.read(_MAX_BYTES + 1), max_bytes=_MAX_BYTES)
+    except (ValueError, OSError, EOFError, zlib.error):
         return {}
-    return nodes if isinstance(nodes, dict) else {}
+    return {name: node for name, node in nodes.items() if isinstance(node, dict)}
 
 
 def _as_pod(node: Mapping[str, Any]) -> dict[str, Any]:

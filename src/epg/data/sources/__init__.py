@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from epg.data.settings import ImageSettings
 from epg.data.sources import digits, folder
-from epg.data.sources.base import BadImageError, Image, Item, Scheme, Source, SourceNotFound
+from epg.data.sources.base import (
+    BadImageError,
+    Image,
+    Item,
+    OnRead,
+    Scheme,
+    Source,
+    SourceNotFound,
+)
+from epg.data.sources.contents import Contents, changes_in_words
 from epg.errors import UserError
 
 __all__ = [
     "SCHEMES",
     "BadImageError",
+    "Contents",
     "Image",
     "Item",
     "Source",
     "SourceNotFound",
     "absolute_spec",
+    "changes_in_words",
     "count_classes",
     "open_source",
-    "source_digest",
+    "source_contents",
 ]
 
 #: What stands before the colon of `data.source`, and who reads what stands behind it.
@@ -50,15 +63,22 @@ def count_classes(spec: str) -> int:
     return scheme.count_classes(location)
 
 
-def source_digest(spec: str) -> str:
-    """Return a digest that changes when the data do: names, sizes and times, no content.
+def source_contents(
+    spec: str, known: Iterable[Contents] = (), on_progress: OnRead | None = None
+) -> Contents:
+    """Return what the data of `spec` are: names and bytes, no path and no time.
+
+    Args:
+        spec: as in the recipe.
+        known: contents that were noted before; what they vouch for is not read again.
+        on_progress: called with (files read, files to read).
 
     Raises:
         SourceNotFound: the source is not on this machine.
         UserError: unknown source or unusable folder.
     """
     scheme, location = _resolve(spec)
-    return scheme.digest(location)
+    return scheme.contents(location, known, on_progress)
 
 
 def absolute_spec(spec: str) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Generator, Iterable
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,12 @@ from numpy.typing import NDArray
 from epg.data.order import permutation
 from epg.data.settings import ImageSettings
 from epg.errors import UserError
+
+if TYPE_CHECKING:
+    from epg.data.sources.contents import Contents
+
+#: Hears how many files of how many were read.
+OnRead = Callable[[int, int], None]
 
 
 class Item(NamedTuple):
@@ -97,8 +103,15 @@ class Scheme(Protocol):
         """Return the number of classes without opening an image. Raises `UserError`."""
         ...
 
-    def digest(self, location: str) -> str:
-        """Return a digest that changes when the data do. Raises `SourceNotFound`, `UserError`."""
+    def contents(
+        self, location: str, known: Iterable[Contents], on_progress: OnRead | None
+    ) -> Contents:
+        """Return what the data are, whatever path they have; see `reading.read_contents`.
+
+        Raises:
+            SourceNotFound: they are not on this machine.
+            UserError: an unusable source.
+        """
         ...
 
     def absolute(self, location: str) -> str:

@@ -2,8 +2,12 @@
 
 Rules, each counted in the data report: JPEG, PNG and WEBP by content; the first frame of an
 animation; CMYK to RGB as Pillow does; 16 bits to 8 by dropping the low byte; transparency (alpha
-or a palette's) laid over white; grey to RGB by three copies; EXIF orientation is not applied, since
-published reference statistics were made without it. Anything else is skipped with a reason.
+or a palette's) laid over white; grey to RGB by three copies; colours to grey by luminance where one
+channel is wanted; EXIF orientation is not applied, since published reference statistics were made
+without it. Anything else is skipped with a reason.
+
+What decoding takes is known from the header, before it begins, and stays bounded; a
+JPEG that would take more is decoded at 1/2, 1/4 or 1/8 of its size.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import contextlib
 import io
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -21,11 +25,12 @@ from PIL import Image
 
 from epg.data.sources import base
 from epg.data.sources.base import BadImageError
-from epg.errors import UserError
+from epg.data.sources.budget import check_webp, fit_into_memory
 
 _FORMATS = ("JPEG", "PNG", "WEBP")
 _MAX_FILE_BYTES = 200 * 1024 * 1024
-_MAX_PIXELS = 50_000_000
+COLOURS_TO_GREY = "colours to grey"
+_STRIP_PIXELS = 4_000_000
 _MAX_ASPECT = 50
 _ORIENTATION = 0x0112
 
@@ -41,7 +46,7 @@ _exif_warnings = _ExifWarnings()
 
 @contextlib.contextmanager
 def decoder_warnings() -> Iterator[None]:
-    """Make Pillow's warnings about bombs errors, count those about EXIF, silence its others.
+    """Count Pillow's warnings about EXIF, silence its others; our own bound replaces its limit.
 
     Python keeps filters per process: enter this in the main thread, around all decoding threads.
     """
@@ -62,20 +67,19 @@ def decoder_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
         warnings.filterwarnings("always", module=r"PIL\.TiffImagePlugin")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
         show, warnings.showwarning = warnings.showwarning, count_or_show
-        yield
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def load_image(path: Path, size: int, channels: int) -> base.Image:
-    """Return a file's image, uint8 [size, size, channels]. Raises `BadImageError`.
-
-    Raises:
-        UserError: one channel is wanted and the image has colours.
-    """
+    """Return a file's image, uint8 [size, size, channels]. Raises `BadImageError`."""
     image, rules = decode_file(path)
-    image, more = to_channels(image, channels, str(path))
-    pixels = np.asarray(centre_crop(image, size), np.uint8)
+    image, more = to_channels(centre_crop(image, size), channels)
+    pixels = np.asarray(image, np.uint8)
     return base.Image(pixels.reshape(size, size, channels), (*rules, *more))
 
 
@@ -84,9 +88,10 @@ def decode_file(path: Path) -> tuple[Image.Image, tuple[str, ...]]:
     data = _read(path)
     _exif_warnings.count = 0
     try:
+        check_webp(data)  # Pillow makes room for all its pixels when it opens one
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            _check_size(*image.size)
-            rules = _properties(image, data)
+            _check_shape(*image.size)
+            rules = _properties(image, data) + fit_into_memory(image)
             try:
                 _check_sums(image, data)
                 image.load()
@@ -96,7 +101,7 @@ def decode_file(path: Path) -> tuple[Image.Image, tuple[str, ...]]:
             return converted, (*rules, *more)
     except BadImageError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         raise BadImageError("too many pixels", str(error)) from None
     except Image.UnidentifiedImageError:
         raise BadImageError("not a JPEG, PNG or WEBP image") from None
@@ -119,10 +124,8 @@ def _read(path: Path) -> bytes:
     return data
 
 
-def _check_size(width: int, height: int) -> None:
-    """Refuse absurd sizes before any pixel is decoded. Raises `BadImageError`."""
-    if width * height > _MAX_PIXELS:
-        raise BadImageError("too many pixels", f"{width}×{height}, at most {_MAX_PIXELS}")
+def _check_shape(width: int, height: int) -> None:
+    """Refuse what no crop does justice to. Raises `BadImageError`."""
     if max(width, height) > _MAX_ASPECT * min(width, height):
         raise BadImageError("too long and narrow", f"{width}×{height}, at most 1:{_MAX_ASPECT}")
 
@@ -155,12 +158,11 @@ def _to_rgb_or_grey(image: Image.Image) -> tuple[Image.Image, list[str]]:
     """Return a loaded image in mode L or RGB. Raises `BadImageError` for modes without a rule."""
     mode = image.mode
     if mode in ("L", "RGB") and "transparency" not in image.info:
-        return image.copy(), []
+        return image, []
     if mode == "1":
         return image.convert("L"), ["black and white to grey"]
     if mode.startswith("I;16") or mode == "I":
-        values = np.asarray(image).astype(np.uint32)
-        return Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8)), []
+        return _by_strips(image, "L", _high_byte), []
     if mode in ("CMYK", "YCbCr"):
         return image.convert("RGB"), [f"{mode} to RGB"]
     rules = ["palette to RGB"] if mode in ("P", "PA") else []
@@ -169,30 +171,48 @@ def _to_rgb_or_grey(image: Image.Image) -> tuple[Image.Image, list[str]]:
     if mode not in ("LA", "La", "RGBA", "RGBa", "PA", "P", "L", "RGB"):
         raise BadImageError("unknown colour mode", mode)
     grey = mode in ("L", "LA", "La")
-    layer = image.convert("RGBA")
-    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-    merged = Image.alpha_composite(white, layer).convert("RGB")
     # An opaque alpha channel changes nothing, but is counted all the same: the rule was applied.
-    return merged.getchannel(0) if grey else merged, [*rules, "transparency over white"]
+    rules.append("transparency over white")
+    return _by_strips(
+        image, "L" if grey else "RGB", _grey_over_white if grey else _over_white
+    ), rules
 
 
-def to_channels(image: Image.Image, channels: int, name: str) -> tuple[Image.Image, list[str]]:
-    """Return an image (mode L or RGB) with the wanted channels.
+def _by_strips(
+    image: Image.Image, mode: str, convert: Callable[[Image.Image], Image.Image]
+) -> Image.Image:
+    """Convert a few rows at a time: what a conversion makes on the way stays small."""
+    made = Image.new(mode, image.size)
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(image.height, top + rows)))
+        made.paste(convert(strip), (0, top))
+    return made
 
-    Raises:
-        UserError: one channel is wanted and the image has colours; the whole set is mistaken.
-    """
+
+def _high_byte(strip: Image.Image) -> Image.Image:
+    values = np.asarray(strip).astype(np.uint32)
+    return Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8))
+
+
+def _over_white(strip: Image.Image) -> Image.Image:
+    white = Image.new("RGBA", strip.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, strip.convert("RGBA")).convert("RGB")
+
+
+def _grey_over_white(strip: Image.Image) -> Image.Image:
+    return _over_white(strip).getchannel(0)
+
+
+def to_channels(image: Image.Image, channels: int) -> tuple[Image.Image, list[str]]:
+    """Return an image (mode L or RGB) with the wanted channels, and the rule that was applied."""
     if channels == 3:
         return (image, []) if image.mode == "RGB" else (image.convert("RGB"), ["grey to RGB"])
     if image.mode == "L":
         return image, []
-    red, green, blue = image.split()
-    if red.tobytes() != green.tobytes() or red.tobytes() != blue.tobytes():
-        raise UserError(
-            f"{name!r} has colours, but data.channels is 1: use --set data.channels=3, or make "
-            "the images grey"
-        )
-    return red, ["grey stored as RGB to one channel"]
+    red, green, blue = (band.tobytes() for band in image.split())
+    same = red == green == blue
+    return image.convert("L"), ["grey stored as RGB to one channel" if same else COLOURS_TO_GREY]
 
 
 def centre_crop(image: Image.Image, size: int) -> Image.Image:

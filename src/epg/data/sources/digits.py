@@ -10,11 +10,13 @@ from epg.data.settings import ImageSettings
 from epg.data.sources.base import (
     Image,
     Item,
+    OnRead,
     Reading,
     Source,
     split_items,
     stratified_held_out,
 )
+from epg.data.sources.contents import Contents
 from epg.errors import UserError
 
 USAGE = "digits"
@@ -35,10 +37,10 @@ def count_classes(location: str) -> int:
     return len(_CLASSES)
 
 
-def digest(location: str) -> str:
-    """Return a constant: they are bundled with scikit-learn and unchanged since 1998."""
-    del location
-    return "digits"
+def contents(location: str, known: Iterable[Contents], on_progress: OnRead | None) -> Contents:
+    """Return no files: they are bundled with scikit-learn and unchanged since 1998."""
+    del location, known, on_progress
+    return Contents(list(_CLASSES), {})
 
 
 def absolute(location: str) -> str:

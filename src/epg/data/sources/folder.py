@@ -15,13 +15,17 @@ from epg.data.sources.base import (
     BadImageError,
     Image,
     Item,
+    OnRead,
     Reading,
     Source,
     split_items,
     stratified_held_out,
 )
-from epg.data.sources.listing import listing_digest, scan_folder
-from epg.machine import available_cores
+from epg.data.sources.contents import Contents
+from epg.data.sources.listing import scan_folder
+from epg.data.sources.reading import read_contents
+from epg.errors import printable
+from epg.machine import available_cores, memory_limit
 
 USAGE = "folder:PATH with one sub-folder per class"
 _MAX_THREADS = 32
@@ -37,9 +41,9 @@ def count_classes(location: str) -> int:
     return len(scan_folder(_path(location)).classes)
 
 
-def digest(location: str) -> str:
-    """Return a digest of names, sizes and times. Raises `SourceNotFound` or `UserError`."""
-    return listing_digest(scan_folder(_path(location)))
+def contents(location: str, known: Iterable[Contents], on_progress: OnRead | None) -> Contents:
+    """Return names and digests of all files. Raises `SourceNotFound` or `UserError`."""
+    return read_contents(scan_folder(_path(location)), known, on_progress)
 
 
 def absolute(location: str) -> str:
@@ -60,8 +64,10 @@ class FolderSource:
 
     def __init__(self, path: Path, config: ImageSettings, seed: int) -> None:
         listing = scan_folder(path)
-        self.spec = f"folder:{path}"
-        self.classes = listing.classes
+        self.spec = printable(f"folder:{path}")
+        # Any file and any page can take these; the folders' own names may be no UTF-8.
+        self.classes = [printable(name) for name in listing.classes]
+        self._names = listing.classes
         self.ignored = listing.ignored
         self._folders = listing.folders
         self._size, self._channels = config.image_size, config.channels
@@ -82,15 +88,12 @@ class FolderSource:
 
     def _relative(self, item: Item, root: Path) -> str:
         folder = self._folders.get("all") or self._folders[item.split]
-        return str((folder / self.classes[item.label] / item.name).relative_to(root))
+        return str((folder / self._names[item.label] / item.name).relative_to(root))
 
     def read(self, items: Iterable[Item]) -> Reading:
-        """Yield images, each uint8 [H, W, C], decoded by a few threads.
-
-        Raises:
-            UserError: the recipe wants one channel and an image has colours.
-        """
+        """Yield images, each uint8 [H, W, C], decoded by as many threads as memory allows."""
         # Imported here: a look at a finished stage needs no Pillow.
+        from epg.data.sources.budget import MOST_MEMORY
         from epg.data.sources.decode import decoder_warnings, load_image
 
         def load(item: Item) -> Image | BadImageError:
@@ -99,7 +102,8 @@ class FolderSource:
             except BadImageError as bad:
                 return bad
 
-        threads = min(available_cores(), _MAX_THREADS)
+        most = memory_limit() // 2 // MOST_MEMORY
+        threads = max(1, min(available_cores(), _MAX_THREADS, most))
         waiting: deque[tuple[Item, Future[Image | BadImageError]]] = deque()
         with decoder_warnings(), ThreadPoolExecutor(threads, "decode") as pool:
             try:

@@ -1,21 +1,23 @@
 """What a folder of images holds, found without opening a file (and without loading Pillow).
 
-One sub-folder per class, optionally below `train/` and `val/`. Class names are the folders' names
+One sub-folder per class, optionally below `train/` and `val/` (or `valid/`,
+`validation/`, `held-out/`, `test/`). Class names are the folders' names
 in bytewise order (no locale), files likewise; sub-folders of a class folder are not entered.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 from epg.data.sources.base import SourceNotFound
-from epg.errors import UserError
+from epg.errors import UserError, shown_names
 
-_HELD_OUT_FOLDERS = ("val", "held-out")
+#: What may stand beside `train/`; `test/` only where none of the others does.
+_HELD_OUT_FOLDERS = ("val", "valid", "validation", "held-out")
+_LAST_RESORT = "test"
 _SYSTEM_FILES = {"Thumbs.db", "desktop.ini"}
 
 
@@ -48,7 +50,7 @@ def scan_folder(path: Path) -> Listing:
     if not path.is_dir():
         raise UserError(f"folder:{path}: not a folder; give one with a sub-folder per class")
     ignored: Counter[str] = Counter()
-    folders = _split_folders(path)
+    folders = _split_folders(path, ignored)
     classes = {split: _classes(folder, ignored) for split, folder in folders.items()}
     names = next(iter(classes.values()))
     for split, other in classes.items():
@@ -56,7 +58,7 @@ def scan_folder(path: Path) -> Listing:
             odd = sorted(set(other) ^ set(names), key=os.fsencode)
             raise UserError(
                 f"folder:{path}: {folders['train'].name}/ and {folders[split].name}/ must have "
-                f"the same classes; only one of them has {_some(odd)}"
+                f"the same classes; only one of them has {shown_names(odd)}"
             )
     files = {
         split: [_files(folder / name, ignored) for name in names]
@@ -72,16 +74,18 @@ def scan_folder(path: Path) -> Listing:
     return Listing(path, names, folders, files, dict(sorted(ignored.items())))
 
 
-def _split_folders(path: Path) -> dict[str, Path]:
+def _split_folders(path: Path, ignored: Counter[str]) -> dict[str, Path]:
     """Return {"all": path}, or the folders of both splits where `train/` has a partner."""
     partners = [path / name for name in _HELD_OUT_FOLDERS if (path / name).is_dir()]
-    if not (path / "train").is_dir() or not partners:
+    last = path / _LAST_RESORT
+    if not (path / "train").is_dir() or not (partners or last.is_dir()):
         return {"all": path}
     if len(partners) > 1:
-        raise UserError(
-            f"folder:{path} has both val/ and held-out/ beside train/: keep one of them"
-        )
-    return {"train": path / "train", "held-out": partners[0]}
+        names = " and ".join(f"{partner.name}/" for partner in partners)
+        raise UserError(f"folder:{path} has {names} beside train/: keep one of them")
+    if partners and last.is_dir():
+        ignored["folder test/, since another one is held out"] += 1
+    return {"train": path / "train", "held-out": partners[0] if partners else last}
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -145,21 +149,5 @@ def _at_least_two(path: Path, names: list[str], files: list[list[File]]) -> None
     if lonely:
         raise UserError(
             f"folder:{path}: a class needs at least 2 images, one to train and one to hold out; "
-            f"only one in {_some(lonely)}"
+            f"only one in {shown_names(lonely)}"
         )
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
-
-
-def listing_digest(listing: Listing) -> str:
-    """Return the SHA-256 of relative names, sizes and times of change; no file is opened."""
-    digest = hashlib.sha256()
-    for split, of_split in listing.files.items():
-        for name, files in zip(listing.classes, of_split, strict=True):
-            digest.update(os.fsencode(f"{split}/{name}") + b"\0")
-            for file in files:
-                digest.update(os.fsencode(file.name) + f"\0{file.size} {file.changed}\n".encode())
-    return digest.hexdigest()

@@ -14,7 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from epg.data.arrays import read_npz
+from epg.errors import UserError
 from epg.evaluation.frechet import Moments
+
+_MAX_BYTES = 4 * 1024**3  # Inception: 33 MB of covariances, 8 kB an image
 
 
 class Features(NamedTuple):
@@ -61,10 +65,29 @@ class Statistics:
 
     @classmethod
     def from_npz(cls, path: Path) -> Statistics:
-        """Read what `to_npz` packed."""
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
+        """Read what `to_npz` packed. Raises `UserError` for anything else."""
+        try:
+            return cls._of(read_npz(path, _MAX_BYTES))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{path}: no reference statistics ({error}): make them again with "
+                "`epg reference-statistics`"
+            ) from error
+
+    @classmethod
+    def _of(cls, arrays: dict[str, NDArray[Any]]) -> Statistics:
         count, features = int(arrays["count"]), arrays["features"]
+        width = features.shape[-1]
+        for mean, covariance in (("mu", "sigma"), ("mu_s", "sigma_s")):
+            if mean in arrays:
+                side = width if mean == "mu" else len(arrays[mean])
+                shapes = (arrays[mean].shape, arrays[covariance].shape)
+                if shapes != ((side,), (side, side)):
+                    raise ValueError(
+                        f"{mean} and {covariance} are {shapes}, for features of {side}"
+                    )
+        if features.ndim != 2 or len(features) > count:
+            raise ValueError(f"features of shape {features.shape} for {count} images")
         kept = features if len(features) == count else None
         spatial = None
         if "mu_s" in arrays:

@@ -20,13 +20,24 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from epg.errors import UserError
+from epg.documents import Kind, fields
+from epg.errors import UserError, one_line
 from epg.evaluation.features.base import Description, Features, Figures, Statistics
 from epg.evaluation.frechet import frechet_distance
 from epg.evaluation.judge import agreement
-from epg.model.files import load_weights, save_weights
+from epg.model.files import check_fit, load_weights, save_weights
 
 KIND = "classifier"
+_SHAPE: dict[str, Kind] = {
+    "name": str,
+    "image_size": int,
+    "channels": int,
+    "num_classes": int,
+    "mean": list,
+    "std": list,
+    "width": int,
+    "feature_dim": int,
+}
 _LEARNING_RATE = 4e-3
 _WEIGHT_DECAY = 0.05
 
@@ -198,9 +209,12 @@ def load_classifier(path: Path, device: torch.device | str = "cpu") -> Classifie
     """Read what `save_classifier` wrote. Raises `UserError` for anything else."""
     tensors, metadata = load_weights(path, KIND)
     try:
-        model = Classifier(ClassifierShape(**metadata["shape"]))
+        shape = ClassifierShape(**fields(metadata.get("shape"), _SHAPE))
+        with torch.device("meta"):  # without memory: what a header asks for may be anything
+            check_fit(Classifier(shape), tensors)
+        model = Classifier(shape)
         model.load_state_dict(tensors)
-    except (KeyError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+    except (ValueError, TypeError, RuntimeError) as error:
+        reason = one_line(error)
         raise UserError(f"{path}: weights do not fit their own header: {reason}") from error
     return model.to(device).eval()

@@ -1,0 +1,77 @@
+"""NumPy files that are read back: their headers are looked at before there is memory for them."""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+_KINDS = "biuf"  # of dtypes: bool, integers, floats; no objects, which would be pickles
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+
+def read_npz(source: Path | BinaryIO, max_bytes: int) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a `.npz`.
+
+    Args:
+        source: the file.
+        max_bytes: of all arrays together.
+
+    Raises:
+        ValueError: it is no such file, holds other things than numbers, or more of them.
+    """
+    found: dict[str, NDArray[Any]] = {}
+    left = max_bytes
+    try:
+        with zipfile.ZipFile(source) as archive:
+            for member in archive.infolist():
+                if member.compress_type not in _COMPRESSIONS:
+                    raise ValueError(f"{member.filename[:40]!r} is compressed in an unknown way")
+                with archive.open(member) as stream:
+                    array = _read_npy(stream, min(left, member.file_size))
+                left -= array.nbytes
+                found[member.filename.removesuffix(".npy")] = array
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:
+        raise ValueError(f"it is no whole .npz: {' '.join(str(error).split())}") from error
+    return found
+
+
+def read_npy(data: bytes) -> NDArray[Any]:
+    """Return the array of a `.npy`. Raises `ValueError` for anything but numbers."""
+    return _read_npy(io.BytesIO(data), len(data))
+
+
+def _read_npy(stream: Any, max_bytes: int) -> NDArray[Any]:
+    """Read one array of at most so many bytes."""
+    try:
+        version = np.lib.format.read_magic(stream)
+        if version == (1, 0):
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+        elif version == (2, 0):
+            shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
+        else:
+            raise ValueError(f"an array of NumPy's format {version}")
+    except (TypeError, SyntaxError, KeyError, MemoryError, RecursionError) as error:
+        raise ValueError("a damaged header of an array") from error
+    if dtype.kind not in _KINDS:
+        raise ValueError(f"it holds {dtype.str} where numbers are expected")
+    if any(size < 0 for size in shape):
+        raise ValueError(f"an array of shape {shape}")
+    count = math.prod(shape)
+    size = count * dtype.itemsize
+    if size > max_bytes:
+        raise ValueError(f"an array of {size} bytes, at most {max_bytes} are read")
+    array = np.empty(count, dtype)
+    bytes_left = array.data.cast("B") if size else memoryview(b"")
+    while bytes_left:
+        read = stream.readinto(bytes_left)
+        if not read:
+            raise ValueError(f"an array of {size} bytes lacks the last {len(bytes_left)}")
+        bytes_left = bytes_left[read:]
+    return array.reshape(shape, order="F" if fortran else "C")
