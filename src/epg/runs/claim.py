@@ -38,7 +38,19 @@ class _Claim:
 
 
 def settle_recipe(run: Run) -> None:
-    """Make sure that the run's recipe is ours; every step of a run does so first.
+    """Make sure that the run's recipe is ours, and lay it beside the results.
+
+    Raises:
+        InUse: see `claim_run`.
+    """
+    claim_run(run)
+    text = dump_recipe(run.recipe).encode()
+    if _bytes(run, RECIPE_KEY) != text:
+        run.store.put_bytes(RECIPE_KEY, text)
+
+
+def claim_run(run: Run) -> None:
+    """Claim a run for our pipeline run; every step of a run does so first.
 
     Raises:
         InUse: another pipeline run is at it with another recipe; the message says what differs.
@@ -53,9 +65,6 @@ def settle_recipe(run: Run) -> None:
             claim = _read(run)
     if claim is not None and claim.pipeline_run != ours and claim.recipe != recipe:
         raise _refusal(run, claim, differences(claim.recipe, recipe))
-    text = dump_recipe(run.recipe).encode()
-    if _bytes(run, RECIPE_KEY) != text:
-        run.store.put_bytes(RECIPE_KEY, text)
 
 
 def release_recipe(run: Run) -> None:

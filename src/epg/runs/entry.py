@@ -138,7 +138,7 @@ def _told(stage: str, store: str, run_name: str) -> Iterator[None]:
         yield
         return
     except InUse as error:
-        message = str(error)
+        message = printable(error)
         _last_line(stage, message)  # the report is another's, who is not to hear of it
     except UserError as error:
         message = printable(error)

@@ -12,7 +12,7 @@ from typing import Any
 from epg import __version__
 from epg.config.comparison import differences
 from epg.errors import UserError
-from epg.runs.claim import settle_recipe
+from epg.runs.claim import claim_run, settle_recipe
 from epg.runs.record import (
     Outputs,
     StageRecord,
@@ -61,7 +61,7 @@ def perform(
             other data (its work is worth hours), or somebody else is at this stage of this run, or at
             the run with another recipe.
     """
-    settle_recipe(run)
+    claim_run(run)
     reporter = StageReporter(stage.name)
     record = None if always else _earlier(run, stage, config, inputs, explain)
     if record is None:
@@ -124,6 +124,7 @@ class _Begun:
     ) -> StageRecord:
         """Do the work in a scratch folder; the record is written last, by whoever has the lease."""
         name = self.stage.name
+        settle_recipe(run)
         reporter.started()
         started = datetime.now(UTC)
         with scratch_folder(name) as scratch:

@@ -123,7 +123,7 @@ class KfpApi:
             return found, False
         body = {"display_name": name, **({"namespace": namespace} if namespace else {})}
         try:
-            return str(self.call("POST", "experiments", body)["experiment_id"]), True
+            return self._id(self.call("POST", "experiments", body), "experiment_id"), True
         except Conflict:  # somebody else has made it just now
             if found := self._experiment(name, namespace):
                 return found, False
