@@ -82,7 +82,7 @@ def epg_evaluate(
     )
     page = site.runs(report(**common), "report")
     with dsl.ExitHandler(page, name="stages"):
-        shards = site.runs(shard(**common), "shard").outputs["shards"]
+        shards = site.runs(shard(begin_at="", **common), "shard").outputs["shards"]
         statistics = site.runs(
             reference_statistics(shards=shards, **common), "reference-statistics"
         ).outputs["statistics"]

@@ -12,7 +12,7 @@ def shard(
     overrides: dict,
     store: str,
     run_name: str,
-    begin_at: str = "",
+    begin_at: str,
 ) -> None:
     """Write the images of the recipe's source as tar shards into the store.
 
