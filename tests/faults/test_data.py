@@ -65,7 +65,7 @@ def test_one_flipped_bit(digits, streamed):
     assert shard.key in message
     assert shard.sha256 in message
     assert hashlib.sha256(data).hexdigest() in message
-    assert "delete it and run the same command again" in message
+    assert "move it away and run the same command again" in message
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,12 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
-from types import FrameType, SimpleNamespace
+from types import FrameType
 from typing import Any
 
 import numpy as np
 import pytest
+import urllib3
 
 from epg.cli.guarded import guarded
 from epg.data.arrays import read_npz
@@ -198,7 +199,7 @@ class Server:
             data = mutated(self._random, data)
             status = self._random.choice((200,) * 9 + (401, 404, 500, 503))
             self._bad = ""  # once: pages without end are another matter
-        return SimpleNamespace(status=status, data=data)
+        return urllib3.HTTPResponse(io.BytesIO(data), status=status, preload_content=False)
 
 
 @pytest.mark.parametrize("name", ["smoke-x", RUN_ID])

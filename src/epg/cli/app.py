@@ -141,7 +141,8 @@ def recipes() -> None:
     names = available_recipes()
     width = max(map(len, names), default=0)
     for name in names:
-        print(f"{name:<{width}}  {load_recipe(name).description}".rstrip())
+        line = load_recipe(name).description.partition("\n")[0].removesuffix(".")
+        print(f"{name:<{width}}  {line}".rstrip())
 
 
 @app.command()

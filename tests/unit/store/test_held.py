@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from epg.documents import sealed, unseal
 from epg.store import lease as leases
 from epg.store import open_store
 from epg.store.held import HeldStore
@@ -67,8 +68,9 @@ def test_who_slept_through_its_beats_looks_before_it_writes(store, monkeypatch):
     with Lease(store, "lock", "epg run") as lease:
         held = HeldStore(store, lease)
         held.put_bytes("a", b"mine")
-        other = {**json.loads(store.get_bytes("lock")), "token": "0" * 32, "owner": "the other"}
-        store.put_bytes("lock", json.dumps(other).encode())
+        ours = unseal(json.loads(store.get_bytes("lock")), required=True)
+        other = {**ours, "token": "0" * 32, "owner": "the other"}
+        store.put_bytes("lock", json.dumps(sealed(other)).encode())
         monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.0)
         time.sleep(0.01)
         with pytest.raises(InUse, match="in use by the other"):

@@ -1,9 +1,12 @@
 from epg.runs.entry import Component
+from epg.stages.changes import noted_contents, present_contents
 from epg.stages.toy import toy
+from epg.telemetry.progress import StageReporter
 
 
 def shard(run, begin_at=""):
-    return toy(run, "shard", outputs=("manifest",))
+    contents = present_contents(run, noted_contents(run), StageReporter("shard"))
+    return toy(run, "shard", outputs=("manifest",), inputs={"source": contents.digest})
 
 
 shard_component = Component(shard, shows={"shards": "manifest"})

@@ -28,7 +28,7 @@ def is_toy(content):
     return content
 
 
-def toy(run, stage, *, outputs=("result",), metrics=None):
+def toy(run, stage, *, outputs=("result",), metrics=None, inputs=None):
     """Do a stage's pretended work; `outputs` are the names of what it stores."""
 
     def stop(number, frame):
@@ -56,4 +56,4 @@ def toy(run, stage, *, outputs=("result",), metrics=None):
     if STAGES[stage].kind == "training":
         config = training_config(run.recipe, stage)
     always = stage == "report"
-    return perform(run, STAGES[stage], config=config, inputs={}, work=work, always=always)
+    return perform(run, STAGES[stage], config=config, inputs=inputs or {}, work=work, always=always)
