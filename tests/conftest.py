@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import random
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Several workers share the cores: one thread each, set before torch is first imported.
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A script that runs the tests in the background (`make test &`) has them ignore Ctrl-C, and so
+    # would every command that a test interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 GOLDEN = Path(__file__).parent / "golden"
 
