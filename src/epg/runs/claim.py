@@ -20,11 +20,14 @@ from typing import Any
 
 from epg.config.comparison import differences
 from epg.config.loading import dump_recipe
+from epg.documents import Kind, fields, parse_object, sealed, unseal
+from epg.errors import one_line
 from epg.runs.run import RECIPE_KEY, Run, pipeline_run
 from epg.store.base import ObjectExists, ObjectNotFound
 from epg.store.lease import InUse
 
 CLAIM_KEY = "claim.json"
+_FIELDS: dict[str, Kind] = {"pipeline_run": str, "since": float, "recipe": dict}
 _SHOWN = 5  # differences
 
 
@@ -58,7 +61,7 @@ def claim_run(run: Run) -> None:
     ours, recipe = pipeline_run(), run.recipe.model_dump(mode="json")
     claim = _read(run)
     if claim is None and ours:
-        content = json.dumps({"pipeline_run": ours, "since": time.time(), "recipe": recipe})
+        content = json.dumps(sealed({"pipeline_run": ours, "since": time.time(), "recipe": recipe}))
         try:
             run.store.put_bytes(CLAIM_KEY, content.encode(), if_absent=True)
         except ObjectExists:
@@ -85,13 +88,11 @@ def _read(run: Run) -> _Claim | None:
     """Return who has claimed the run; garbage claims nothing."""
     data = _bytes(run, CLAIM_KEY)
     try:
-        found = json.loads(data or b"")
-        recipe = found["recipe"]
-        since = datetime.fromtimestamp(float(found["since"]), UTC)
-        name = " ".join(str(found["pipeline_run"]).split())
-    except (ValueError, TypeError, LookupError, OverflowError, OSError, RecursionError):
+        found = fields(unseal(parse_object(data or b""), required=True), _FIELDS)
+        since = datetime.fromtimestamp(found["since"], UTC)
+    except (ValueError, OverflowError, OSError):
         return None
-    return _Claim(name, since, recipe) if isinstance(recipe, dict) else None
+    return _Claim(one_line(found["pipeline_run"]), since, found["recipe"])
 
 
 def _refusal(run: Run, claim: _Claim, listed: list[str]) -> InUse:

@@ -100,7 +100,12 @@ def test_outside_a_cluster_the_lock_is_enough(tmp_path, monkeypatch):
     assert opened(tmp_path).store.size(CLAIM_KEY) is None
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b"[" * 9999, b'{"recipe": {}, "since": 1e300}'])
+UNSEALED = b'{"pipeline_run": "22222222-bbbb", "since": 1.0, "recipe": {"seed": 9}}'
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{}", b"[" * 9999, b'{"recipe": {}, "since": 1e300}', UNSEALED]
+)
 def test_a_claim_that_is_garbage_claims_nothing(tmp_path, belongs_to, data):
     run = opened(tmp_path)
     run.store.put_bytes(CLAIM_KEY, data)
