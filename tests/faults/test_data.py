@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from epg.config.recipe import DataConfig
+from epg.config.data import DataConfig
 from epg.data.manifest import Manifest
 from epg.data.reader import ShardReader
 from epg.data.sharding import write_shards

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from epg.config.recipe import OptimizerConfig, Recipe
+from epg.config.recipe import Recipe
+from epg.config.training import OptimizerConfig
 from epg.data.manifest import Manifest
 
 

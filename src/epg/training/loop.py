@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from epg.config.recipe import OptimizerConfig
+from epg.config.training import OptimizerConfig
 from epg.errors import UserError
 from epg.store.held import Guard, Nobody
 from epg.training.checkpoints import Checkpoints, optimizer_tensors

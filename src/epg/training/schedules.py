@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from epg.config.recipe import OptimizerConfig
+from epg.config.training import OptimizerConfig
 
 
 def learning_rate_at(step: int, config: OptimizerConfig) -> float:

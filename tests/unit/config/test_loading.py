@@ -20,7 +20,8 @@ from epg.config.loading import (
     parse_overrides,
     passable_recipe,
 )
-from epg.config.recipe import ConsistencyConfig, DenoisingConfig, PretrainConfig, Recipe
+from epg.config.recipe import Recipe
+from epg.config.training import ConsistencyConfig, DenoisingConfig, PretrainConfig
 from epg.errors import UserError
 
 SMOKE = dump_recipe(load_recipe("smoke"))

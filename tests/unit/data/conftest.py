@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from epg.config.recipe import DataConfig
+from epg.config.data import DataConfig
 from epg.data.manifest import Manifest
 from epg.data.sharding import write_shards
 from epg.data.sources import open_source

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.transforms import RandomResizedCrop
 
-from epg.config.recipe import AugmentationConfig
+from epg.config.data import AugmentationConfig
 from epg.data import augment, color, resample
 from epg.diffusion.seeds import SampleNoise
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as PilImage
 
-from epg.config.recipe import DataConfig
+from epg.config.data import DataConfig
 from epg.data.sources import (
     SCHEMES,
     BadImageError,

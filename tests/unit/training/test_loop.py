@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from epg.config.recipe import OptimizerConfig
+from epg.config.training import OptimizerConfig
 from epg.diffusion.seeds import generator_for
 from epg.errors import UserError
 from epg.store import open_store

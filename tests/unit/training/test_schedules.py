@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from epg.config.loading import load_recipe
-from epg.config.recipe import ConsistencyConfig, OptimizerConfig
+from epg.config.training import ConsistencyConfig, OptimizerConfig
 from epg.diffusion.seeds import derive_seed, generator_for
 from epg.training.schedules import ema_decay_at, learning_rate_at, stage_at
 

@@ -4,7 +4,7 @@ from typing import get_args
 
 import torch
 
-from epg.config.recipe import EvaluateConfig
+from epg.config.evaluating import EvaluateConfig
 from epg.evaluation.features.classifier import Classifier, ClassifierShape, save_classifier
 from epg.evaluation.features.inception import FidInception
 from epg.evaluation.features.networks import NETWORKS, open_network

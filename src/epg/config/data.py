@@ -1,0 +1,57 @@
+"""What a recipe says of its images."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from epg.config.values import (
+    Deviations,
+    Fraction,
+    Jitter,
+    Means,
+    PerView,
+    Positive,
+    Range,
+    Section,
+    Size,
+)
+
+
+class DataConfig(Section):
+    """Where images come from and what they look like once they are stored."""
+
+    source: str = Field(description="`digits`, or `folder:PATH` with one sub-folder per class")
+    image_size: Size = Field(description="height and width in pixels")
+    channels: Literal[1, 3]
+    num_classes: Positive
+    mean: Means = Field(description="pixel mean, 0 to 1")
+    std: Deviations = Field(description="pixel deviation")
+    held_out_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+    samples_per_shard: Positive = 10_000
+    max_bad_fraction: Fraction = Field(0.001, description="unreadable images before it stops")
+    horizontal_flip: bool = True
+
+    @model_validator(mode="after")
+    def _channel_lists(self) -> DataConfig:
+        for key in ("mean", "std"):
+            length = len(getattr(self, key))
+            if length not in (1, self.channels):
+                raise ValueError(
+                    f"data.{key} has {length} values, but data.channels is {self.channels}: "
+                    f"give 1 value or {self.channels}"
+                )
+        return self
+
+
+class AugmentationConfig(Section):
+    """Two views of a clean image; strengths in torchvision's words."""
+
+    crop_scale_min: Annotated[float, Field(gt=0.0, le=1.0)] = 0.08
+    color_jitter: Jitter = (0.4, 0.4, 0.2, 0.1)
+    color_jitter_prob: Fraction = 0.8
+    grayscale_prob: Fraction = 0.2
+    blur_sigma: Range = (0.1, 2.0)
+    blur_prob: PerView = (1.0, 0.1)
+    solarize_prob: PerView = (0.0, 0.2)

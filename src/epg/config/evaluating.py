@@ -1,0 +1,47 @@
+"""What a recipe says of judging and of the gate."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from epg.config.values import Bounds, Few, Positive, PositiveFloat, Section, Size
+
+
+class SvcConfig(Section):
+    """An independent judge on raw pixels: scikit-learn's SVC. For small images only."""
+
+    gamma: PositiveFloat
+    C: PositiveFloat
+    pixel_max: PositiveFloat = Field(description="pixels are scaled from 0..255 to 0..pixel_max")
+
+
+class EvaluateConfig(Section):
+    """How generated images are judged."""
+
+    networks: list[Literal["classifier", "inception"]] = Field(
+        min_length=1,
+        description="a list such as [classifier] of networks in whose features images are "
+        "compared; classifier: a small one trained on the training split; inception: FID",
+    )
+    num_samples: Positive = 50_000
+    batch_size: Size = 256
+    neighbours: Few = Field(3, description="k of improved precision and recall")
+    classifier_epochs: Positive = 20
+    svc: SvcConfig | None = None
+
+    @model_validator(mode="after")
+    def _once_each(self) -> EvaluateConfig:
+        if len(set(self.networks)) < len(self.networks):
+            raise ValueError(
+                f"evaluate.networks is [{', '.join(self.networks)}]: name each network once"
+            )
+        return self
+
+
+class GateConfig(Section):
+    """What a model must reach to be registered: metric name -> {min or max: value}."""
+
+    denoising: dict[str, Bounds] = Field(default_factory=dict)
+    consistency: dict[str, Bounds] = Field(default_factory=dict)

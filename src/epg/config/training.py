@@ -1,0 +1,116 @@
+"""What a recipe says of each training."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from epg.config.data import AugmentationConfig
+from epg.config.values import (
+    AtLeastTwo,
+    BelowOne,
+    Betas,
+    Drops,
+    Fraction,
+    Interval,
+    Natural,
+    NonNegative,
+    Positive,
+    PositiveFloat,
+    Section,
+    Size,
+)
+
+
+class OptimizerConfig(Section):
+    """AdamW with a linear warm-up and a cosine or stepped decay."""
+
+    steps: Positive
+    batch_size: Size
+    learning_rate: PositiveFloat
+    betas: Betas = (0.9, 0.95)
+    weight_decay: NonNegative = 0.03
+    warmup_steps: Natural = 0
+    decay: Literal["cosine", "steps"] = "cosine"
+    decay_steps: Drops = Field(
+        default_factory=dict,
+        description="decay=steps: fraction of training -> factor on the learning rate from there",
+    )
+    grad_clip: PositiveFloat | None = Field(None, description="maximum norm, after the warm-up")
+    checkpoint_every_seconds: PositiveFloat = 300.0
+    log_every: Positive = 10
+
+    @model_validator(mode="after")
+    def _warmup(self) -> OptimizerConfig:
+        if self.warmup_steps > self.steps:
+            raise ValueError(
+                f"warmup_steps is {self.warmup_steps}: it must not exceed steps ({self.steps})"
+            )
+        return self
+
+
+class PretrainConfig(OptimizerConfig):
+    """Stage 1: representation consistency (docs/method.md, section 2)."""
+
+    num_scales_start: Positive = 20
+    num_scales_end: Positive = 1280
+    target_ema_decay: Fraction = 0.99
+    temperature_contrastive: PositiveFloat = 0.2
+    temperature_consistency: PositiveFloat = 0.1
+    temperature_consistency_start: PositiveFloat = Field(
+        0.2, description="tau at sigma_max at step 0; equal to the one above: constant"
+    )
+    contrastive_weight: NonNegative = 1.0
+    consistency_weight: NonNegative = 1.0
+    augmentation: AugmentationConfig = AugmentationConfig()
+
+    @model_validator(mode="after")
+    def _scales(self) -> PretrainConfig:
+        if self.num_scales_start > self.num_scales_end:
+            raise ValueError(
+                f"num_scales_start is {self.num_scales_start}: it must not exceed "
+                f"num_scales_end ({self.num_scales_end})"
+            )
+        return self
+
+
+class DenoisingConfig(OptimizerConfig):
+    """Stage 2 as a diffusion model: weighted prediction of the clean image."""
+
+    betas: Betas = (0.9, 0.999)
+    weight_decay: NonNegative = 0.01
+    grad_clip: PositiveFloat | None = Field(0.5, description="maximum norm, after the warm-up")
+    sigma_log_mean: float = -1.2
+    sigma_log_std: PositiveFloat = 1.6
+    num_scales: AtLeastTwo = 1280
+    class_dropout_prob: Fraction = 0.1
+    ema_decay: Fraction = 0.9999
+    ema_warmup: bool = Field(False, description="decay = min(ema_decay, (1 + k) / (10 + k))")
+    sampling_steps: AtLeastTwo = 32
+    guidance_scale: Annotated[float, Field(ge=1.0)] = 2.5
+    guidance_interval: Interval = (0.19, 1.61)
+    final_euler_step: bool = True
+
+
+class ConsistencyConfig(OptimizerConfig):
+    """Stage 2 as a one-step consistency model, without a diffusion teacher."""
+
+    betas: Betas = (0.9, 0.99)
+    decay: Literal["cosine", "steps"] = "steps"
+    decay_steps: Drops = Field(
+        {4 / 7: 0.3, 5 / 7: 0.08},  # at 400,000 and 500,000 of 700,000 steps
+        description="decay=steps: fraction of training -> factor on the learning rate from there",
+    )
+    sigma_log_mean: float = -0.4
+    sigma_log_std: PositiveFloat = 1.6
+    ratio_base: Annotated[float, Field(gt=1.0)] = Field(2.0, description="q of ECT's pair law")
+    steps_per_stage: Positive = Field(
+        100_000, description="stage of the pair law = floor(step / steps_per_stage) + 1"
+    )
+    huber_c: PositiveFloat = 0.06
+    auxiliary_weight: NonNegative = 1.0
+    auxiliary_temperature: PositiveFloat = 0.1
+    dropout: BelowOne = 0.5
+    ema_decay: Fraction = 0.9999
+    ema_warmup: bool = False
