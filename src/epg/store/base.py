@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -20,10 +20,14 @@ class ObjectExists(UserError):  # noqa: N818 - likewise
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """One listed object: key relative to the store's root, size in bytes."""
+    """One listed object: key relative to the store's root, size in bytes.
+
+    `version` is another one whenever the object was written again: an ETag, or a file's time.
+    """
 
     key: str
     size: int
+    version: str = field(default="", compare=False)
 
 
 class Store(Protocol):
@@ -50,6 +54,13 @@ class Store(Protocol):
 
     def get_bytes(self, key: str) -> bytes:
         """Read a whole small object. Raises `ObjectNotFound`."""
+        ...
+
+    def get_range(self, key: str, offset: int, length: int) -> bytes:
+        """Read `length` bytes from `offset` on, which lies within it; fewer where it ends.
+
+        Raises `ObjectNotFound`.
+        """
         ...
 
     def get_file(self, key: str, path: Path) -> None:

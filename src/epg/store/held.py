@@ -77,6 +77,10 @@ class HeldStore:
         """Read a whole small object. Raises `ObjectNotFound`."""
         return self._store.get_bytes(key)
 
+    def get_range(self, key: str, offset: int, length: int) -> bytes:
+        """Read a part; shorter where the object ends. Raises `ObjectNotFound`."""
+        return self._store.get_range(key, offset, length)
+
     def get_file(self, key: str, path: Path) -> None:
         """Copy an object to a local file (atomically). Raises `ObjectNotFound`."""
         self._store.get_file(key, path)

@@ -79,6 +79,12 @@ class LocalStore:
         with self.open(key) as file, explained(self.path(key), "read"):
             return file.read()
 
+    def get_range(self, key: str, offset: int, length: int) -> bytes:
+        """Read a part; shorter where the object ends. Raises `ObjectNotFound`."""
+        with self.open(key) as file, explained(self.path(key), "read"):
+            file.seek(offset)
+            return file.read(length)
+
     def get_file(self, key: str, path: Path) -> None:
         """Copy an object to a local file (atomically). Raises `ObjectNotFound`."""
         with self.open(key) as source, explained(path, "write"):
@@ -121,7 +127,8 @@ class LocalStore:
                         found.append((key, path))
         for key, path in sorted(found):
             with contextlib.suppress(FileNotFoundError):  # removed since it was listed
-                yield ObjectInfo(key, path.stat().st_size)
+                status = path.stat()
+                yield ObjectInfo(key, status.st_size, f"{status.st_mtime_ns}")
 
     def delete(self, key: str) -> None:
         """Remove an object, and folders that are empty then; missing ones are no error."""

@@ -11,7 +11,8 @@ from PIL import Image, PngImagePlugin
 
 from epg.data.sources import BadImageError, budget, decode
 from epg.data.sources.budget import check_webp, fit_into_memory
-from epg.data.sources.decode import centre_crop, decode_file, decoder_warnings, to_channels
+from epg.data.sources.decode import centre_crop, decode_bytes, decoder_warnings, to_channels
+from epg.data.sources.fetching import read_file
 
 RAMP = np.arange(12 * 10, dtype=np.uint8).reshape(12, 10)
 RGB = np.stack([RAMP, 255 - RAMP, RAMP // 2], axis=-1)
@@ -34,7 +35,7 @@ def save(tmp_path: Path):
 
 
 def decoded(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    image, rules = decode_file(path)
+    image, rules = decode_bytes(read_file(path))
     return np.asarray(image), rules
 
 
@@ -188,7 +189,7 @@ def test_unusable_files_are_bad_images(tmp_path, data, reason):
     path = tmp_path / "x.jpg"
     path.write_bytes(data)
     with pytest.raises(BadImageError) as caught:
-        decode_file(path)
+        decode_bytes(read_file(path))
     assert caught.value.reason == reason
 
 
@@ -215,7 +216,7 @@ def test_absurd_sizes_are_refused_before_decoding(tmp_path, monkeypatch, size, r
     path.write_bytes(png_of_size(*size))
     monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", _must_not_happen)
     with pytest.raises(BadImageError) as caught:
-        decode_file(path)
+        decode_bytes(read_file(path))
     assert caught.value.reason == reason
 
 
@@ -237,7 +238,7 @@ def test_webp_bomb_is_refused_before_pillow_makes_room(tmp_path, monkeypatch, ki
     with monkeypatch.context() as patch:
         patch.setattr(Image, "open", _must_not_happen)
         with pytest.raises(BadImageError, match=r"8000×6000 pixels take 1,098 MiB .* at most 512"):
-            decode_file(path)
+            decode_bytes(read_file(path))
     check_webp(webp_of_size(kind, 4_000, 4_000))
 
 
@@ -274,9 +275,9 @@ def test_large_jpeg_is_decoded_smaller_and_others_are_refused(
     monkeypatch.setattr(budget, "MOST_MEMORY", most)
     if factor == 0:
         with pytest.raises(BadImageError, match=r"too many pixels.*64×48"):
-            decode_file(path)
+            decode_bytes(read_file(path))
         return
-    image, rules = decode_file(path)
+    image, rules = decode_bytes(read_file(path))
     assert image.size == (64 // factor, 48 // factor)
     assert (f"JPEG too large: decoded at 1/{factor}" in rules) == (factor > 1)
 
@@ -307,7 +308,7 @@ def test_links_to_nowhere_and_folders_are_bad_images(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "nothing")
     for path in (tmp_path / "link", tmp_path):
         with pytest.raises(BadImageError, match="not a regular file"):
-            decode_file(path)
+            decode_bytes(read_file(path))
 
 
 def test_channels():

@@ -72,6 +72,24 @@ def test_missing_object(store: Store, tmp_path: Path) -> None:
     store.delete("nothing/here")
 
 
+def test_a_part_of_an_object(store: Store) -> None:
+    store.put_bytes("a/b", bytes(range(100)))
+    assert store.get_range("a/b", 0, 5) == bytes(range(5))
+    assert store.get_range("a/b", 90, 5) == bytes(range(90, 95))
+    assert store.get_range("a/b", 95, 50) == bytes(range(95, 100))
+    assert store.get_range("a/b", 3, 0) == b""
+    with pytest.raises(ObjectNotFound):
+        store.get_range("a/c", 0, 5)
+
+
+def test_an_object_that_is_written_again_has_another_version(store: Store) -> None:
+    versions = []
+    for content in (b"one", b"two"):
+        store.put_bytes("same", content)
+        versions += [info.version for info in store.list("same")]
+    assert len(set(versions)) == 2
+
+
 def test_a_folder_is_no_object(store: Store) -> None:
     store.put_bytes("folder/a", b"1")
     assert store.size("folder") is None

@@ -17,7 +17,6 @@ import io
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TextIO
 
 import numpy as np
@@ -28,7 +27,6 @@ from epg.data.sources.base import BadImageError
 from epg.data.sources.budget import check_webp, fit_into_memory
 
 _FORMATS = ("JPEG", "PNG", "WEBP")
-_MAX_FILE_BYTES = 200 * 1024 * 1024
 COLOURS_TO_GREY = "colours to grey"
 _STRIP_PIXELS = 4_000_000
 _MAX_ASPECT = 50
@@ -75,17 +73,18 @@ def decoder_warnings() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def load_image(path: Path, size: int, channels: int) -> base.Image:
-    """Return a file's image, uint8 [size, size, channels]. Raises `BadImageError`."""
-    image, rules = decode_file(path)
+def load_image(data: bytes, size: int, channels: int) -> base.Image:
+    """Return the image of a file's bytes, uint8 [size, size, channels]. Raises `BadImageError`."""
+    image, rules = decode_bytes(data)
     image, more = to_channels(centre_crop(image, size), channels)
     pixels = np.asarray(image, np.uint8)
     return base.Image(pixels.reshape(size, size, channels), (*rules, *more))
 
 
-def decode_file(path: Path) -> tuple[Image.Image, tuple[str, ...]]:
+def decode_bytes(data: bytes) -> tuple[Image.Image, tuple[str, ...]]:
     """Return an image in mode L or RGB and the rules that were applied. Raises `BadImageError`."""
-    data = _read(path)
+    if not data:
+        raise BadImageError("empty file")
     _exif_warnings.count = 0
     try:
         check_webp(data)  # Pillow makes room for all its pixels when it opens one
@@ -107,21 +106,6 @@ def decode_file(path: Path) -> tuple[Image.Image, tuple[str, ...]]:
         raise BadImageError("not a JPEG, PNG or WEBP image") from None
     except Exception as error:  # a decoder may raise anything on hostile bytes
         raise BadImageError("truncated or damaged image", str(error)) from None
-
-
-def _read(path: Path) -> bytes:
-    try:
-        if not path.is_file():
-            raise BadImageError("not a regular file")
-        size = path.stat().st_size
-        if size > _MAX_FILE_BYTES:
-            raise BadImageError("file too large", f"{size} bytes, at most {_MAX_FILE_BYTES}")
-        data = path.read_bytes()
-    except OSError as error:
-        raise BadImageError("file cannot be read", error.strerror or str(error)) from None
-    if not data:
-        raise BadImageError("empty file")
-    return data
 
 
 def _check_shape(width: int, height: int) -> None:

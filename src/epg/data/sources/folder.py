@@ -5,15 +5,11 @@ What counts is a file's content, never its extension.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from epg.data.settings import ImageSettings
 from epg.data.sources.base import (
-    BadImageError,
-    Image,
     Item,
     OnRead,
     Reading,
@@ -22,13 +18,12 @@ from epg.data.sources.base import (
     stratified_held_out,
 )
 from epg.data.sources.contents import Contents
+from epg.data.sources.fetching import read_file, read_items
 from epg.data.sources.listing import scan_folder
 from epg.data.sources.reading import read_contents
 from epg.errors import printable
-from epg.machine import available_cores, memory_limit
 
 USAGE = "folder:PATH with one sub-folder per class"
-_MAX_THREADS = 32
 
 
 def open(location: str, config: ImageSettings, seed: int) -> Source:
@@ -70,7 +65,7 @@ class FolderSource:
         self._names = listing.classes
         self.ignored = listing.ignored
         self._folders = listing.folders
-        self._size, self._channels = config.image_size, config.channels
+        self._config = config
         if "all" in listing.files:
             names = [[file.name for file in files] for files in listing.files["all"]]
             sizes = [len(of_class) for of_class in names]
@@ -91,30 +86,5 @@ class FolderSource:
         return str((folder / self._names[item.label] / item.name).relative_to(root))
 
     def read(self, items: Iterable[Item]) -> Reading:
-        """Yield images, each uint8 [H, W, C], decoded by as many threads as memory allows."""
-        # Imported here: a look at a finished stage needs no Pillow.
-        from epg.data.sources.budget import MOST_MEMORY
-        from epg.data.sources.decode import decoder_warnings, load_image
-
-        def load(item: Item) -> Image | BadImageError:
-            try:
-                return load_image(self._root / item.name, self._size, self._channels)
-            except BadImageError as bad:
-                return bad
-
-        most = memory_limit() // 2 // MOST_MEMORY
-        threads = max(1, min(available_cores(), _MAX_THREADS, most))
-        waiting: deque[tuple[Item, Future[Image | BadImageError]]] = deque()
-        with decoder_warnings(), ThreadPoolExecutor(threads, "decode") as pool:
-            try:
-                for item in items:
-                    waiting.append((item, pool.submit(load, item)))
-                    if len(waiting) >= 4 * threads:  # bounds the memory of decoded images
-                        first, future = waiting.popleft()
-                        yield first, future.result()
-                while waiting:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            finally:
-                for _, future in waiting:
-                    future.cancel()
+        """Yield images, each uint8 [H, W, C]."""
+        return read_items(items, lambda item: read_file(self._root / item.name), self._config)

@@ -114,6 +114,10 @@ class S3Store:
         """Read a whole small object. Raises `ObjectNotFound`."""
         return b"".join(self._pieces(key))
 
+    def get_range(self, key: str, offset: int, length: int) -> bytes:
+        """Read a part; shorter where the object ends. Raises `ObjectNotFound`."""
+        return b"".join(self._pieces(key, offset, length)) if length else b""
+
     def get_file(self, key: str, path: Path) -> None:
         """Copy an object to a local file (atomically). Raises `ObjectNotFound`."""
         with explained(path, "write"):
@@ -163,7 +167,9 @@ class S3Store:
                     continue
                 if name in found:
                     raise ServerError(f"{name} is listed twice", 502)  # pages without an end
-                found[name] = ObjectInfo(name.removeprefix(root), item.size or 0)
+                found[name] = ObjectInfo(
+                    name.removeprefix(root), item.size or 0, (item.etag or "").strip('"')
+                )
             return list(found.values())
 
         yield from sorted(self._call(f"list {prefix or '/'}", ask), key=lambda info: info.key)
@@ -222,13 +228,16 @@ class S3Store:
         except ObjectNotFound:
             return None
 
-    def _get(self, key: str, position: int, etag: str) -> BaseHTTPResponse:
-        """Ask for an object from `position` on; with `etag`, only for the same object."""
+    def _get(self, key: str, position: int, length: int, etag: str) -> BaseHTTPResponse:
+        """Ask for an object from `position` on; with `etag`, only for the same object.
+
+        `length` is of the part that is wanted, 0 for all that follows.
+        """
         name, bucket = self._name(key), self._settings.bucket
         headers: dict[str, str | list[str] | tuple[str]] = {"If-Match": etag} if etag else {}
         try:
             return self._connection.client.get_object(
-                bucket, name, offset=position, request_headers=headers
+                bucket, name, offset=position, length=length, request_headers=headers
             )
         except FAILURES as error:
             if code_of(error) == "NoSuchKey":
@@ -236,19 +245,22 @@ class S3Store:
                 raise ObjectNotFound(f"no object {key} in {self.uri}") from error
             raise explain(error, self._settings, f"read {key}") from error
 
-    def _pieces(self, key: str) -> Iterator[bytes]:
-        """Yield the object in pieces of 1 MiB; goes on where a broken connection left off."""
-        position, etag, total, failures = 0, "", None, 0
+    def _pieces(self, key: str, offset: int = 0, length: int = 0) -> Iterator[bytes]:
+        """Yield the object in pieces of 1 MiB; goes on where a broken connection left off.
+
+        With `length`, no more than so many bytes from `offset` on.
+        """
+        position, etag, total, failures = offset, "", None, 0
         pace = None
         while True:
-            response = self._get(key, position, etag)
+            response = self._get(key, position, length and offset + length - position, etag)
             pace = pace or Pace(self._connection.pool.deadline)
-            if position and response.status != 206:
+            if (position or length) and response.status != 206:
                 response.close()
                 raise explain(ServerError("no ranges", 501), self._settings, f"go on reading {key}")
             if total is None:
                 etag = response.headers.get("etag", "")
-                total = int(response.headers.get("content-length", 0))
+                total = position + int(response.headers.get("content-length", 0))
             try:
                 for piece in received(response, pace):
                     position += len(piece)
