@@ -23,7 +23,7 @@ from epg.data.sources import (
     absolute_spec,
     changes_in_words,
     count_classes,
-    folder,
+    fetching,
     open_source,
     reading,
     source_contents,
@@ -349,15 +349,15 @@ def test_colours_become_grey_where_one_channel_is_wanted(settings, photos):
 def test_threads_are_bounded_by_memory(settings, photos, monkeypatch, gigabytes, threads):
     source = open_source(f"folder:{photos}", folder_settings(settings), 0)
     asked: list[int] = []
-    pool = folder.ThreadPoolExecutor
+    pool = fetching.ThreadPoolExecutor
 
     def noting(threads: int, name: str):
         asked.append(threads)
         return pool(threads, name)
 
-    monkeypatch.setattr(folder, "available_cores", lambda: 8)
-    monkeypatch.setattr(folder, "memory_limit", lambda: gigabytes * 2**30)
-    monkeypatch.setattr(folder, "ThreadPoolExecutor", noting)
+    monkeypatch.setattr(fetching, "available_cores", lambda: 8)
+    monkeypatch.setattr(fetching, "memory_limit", lambda: gigabytes * 2**30)
+    monkeypatch.setattr(fetching, "ThreadPoolExecutor", noting)
     assert len(list(source.read(source.items))) == len(source.items)
     assert asked == [threads]
 
