@@ -12,6 +12,7 @@ from epg.config.values import (
     BelowOne,
     Betas,
     Drops,
+    EmaDecay,
     Fraction,
     Interval,
     Natural,
@@ -21,6 +22,9 @@ from epg.config.values import (
     Section,
     Size,
 )
+
+#: Where a term's keys come from: a moving average of the network, or the network itself.
+Target = Literal["ema", "stop-gradient"]
 
 
 class OptimizerConfig(Section):
@@ -35,7 +39,8 @@ class OptimizerConfig(Section):
     decay: Literal["cosine", "steps"] = "cosine"
     decay_steps: Drops = Field(
         default_factory=dict,
-        description="decay=steps: fraction of training -> factor on the learning rate from there",
+        description="decay=steps: step, or fraction of training -> factor on the learning rate "
+        "from there",
     )
     grad_clip: PositiveFloat | None = Field(None, description="maximum norm, after the warm-up")
     checkpoint_every_seconds: PositiveFloat = 300.0
@@ -53,9 +58,25 @@ class OptimizerConfig(Section):
 class PretrainConfig(OptimizerConfig):
     """Stage 1: representation consistency (docs/method.md, section 2)."""
 
+    enabled: bool = Field(
+        True,
+        description="false: from scratch; fresh weights of the seed take the encoder's place, and "
+        "the auxiliary term of consistency fine-tuning is left out",
+    )
     num_scales_start: Positive = 20
     num_scales_end: Positive = 1280
+    contrastive_target: Target = Field(
+        "ema", description="whose features of the other view are the keys"
+    )
+    consistency_target: Target = Field(
+        "stop-gradient", description="whose features of the cleaner neighbour are the keys"
+    )
     target_ema_decay: Fraction = 0.99
+    target_batch_norm: Literal["batch", "stale"] = Field(
+        "batch",
+        description="the EMA target's BatchNorm: statistics of its own batch, or buffers that "
+        "are never updated (mean 0, variance 1)",
+    )
     temperature_contrastive: PositiveFloat = 0.2
     temperature_consistency: PositiveFloat = 0.1
     temperature_consistency_start: PositiveFloat = Field(
@@ -75,7 +96,28 @@ class PretrainConfig(OptimizerConfig):
         return self
 
 
-class DenoisingConfig(OptimizerConfig):
+class FinetuneConfig(OptimizerConfig):
+    """What both objectives of stage 2 share."""
+
+    encoder_trainable: bool = Field(True, description="false: the encoder stays as it came")
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        1.0,
+        description="factor on the learning rate per encoder block, from the last to the first",
+    )
+    ema_decay: EmaDecay = Field(
+        0.9999,
+        description="moving average of the weights; a list keeps one average for each rate, "
+        "and the first is what is judged and registered",
+    )
+    ema_warmup: bool = Field(False, description="decay = min(ema_decay, (1 + k) / (10 + k))")
+
+    @property
+    def ema_decays(self) -> tuple[float, ...]:
+        """Every rate at which an average of the weights is kept; the main one first."""
+        return self.ema_decay if isinstance(self.ema_decay, tuple) else (self.ema_decay,)
+
+
+class DenoisingConfig(FinetuneConfig):
     """Stage 2 as a diffusion model: weighted prediction of the clean image."""
 
     betas: Betas = (0.9, 0.999)
@@ -85,22 +127,21 @@ class DenoisingConfig(OptimizerConfig):
     sigma_log_std: PositiveFloat = 1.6
     num_scales: AtLeastTwo = 1280
     class_dropout_prob: Fraction = 0.1
-    ema_decay: Fraction = 0.9999
-    ema_warmup: bool = Field(False, description="decay = min(ema_decay, (1 + k) / (10 + k))")
     sampling_steps: AtLeastTwo = 32
     guidance_scale: Annotated[float, Field(ge=1.0)] = 2.5
     guidance_interval: Interval = (0.19, 1.61)
     final_euler_step: bool = True
 
 
-class ConsistencyConfig(OptimizerConfig):
+class ConsistencyConfig(FinetuneConfig):
     """Stage 2 as a one-step consistency model, without a diffusion teacher."""
 
     betas: Betas = (0.9, 0.99)
     decay: Literal["cosine", "steps"] = "steps"
     decay_steps: Drops = Field(
         {4 / 7: 0.3, 5 / 7: 0.08},  # at 400,000 and 500,000 of 700,000 steps
-        description="decay=steps: fraction of training -> factor on the learning rate from there",
+        description="decay=steps: step, or fraction of training -> factor on the learning rate "
+        "from there",
     )
     sigma_log_mean: float = -0.4
     sigma_log_std: PositiveFloat = 1.6
@@ -112,5 +153,3 @@ class ConsistencyConfig(OptimizerConfig):
     auxiliary_weight: NonNegative = 1.0
     auxiliary_temperature: PositiveFloat = 0.1
     dropout: BelowOne = 0.5
-    ema_decay: Fraction = 0.9999
-    ema_warmup: bool = False

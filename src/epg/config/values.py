@@ -45,19 +45,35 @@ def _jitter(strengths: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def _drops(value: Any) -> Any:
-    """Take the fractions as numbers or, from JSON, as text; in ascending order."""
+    """Take the keys as numbers or, from JSON, as text; in ascending order."""
     if not isinstance(value, Mapping):
         return value
     drops = {}
-    for fraction, factor in value.items():
+    for place, factor in value.items():
         try:
-            number = float(fraction)
+            number = float(place)
         except (TypeError, ValueError):
             number = -1.0
-        if isinstance(fraction, bool) or not 0.0 < number < 1.0:
-            raise ValueError(f"the key {fraction!r} must be a fraction of training between 0 and 1")
+        whole = number >= 1.0 and number.is_integer()
+        if isinstance(place, bool) or not (0.0 < number < 1.0 or whole):
+            raise ValueError(
+                f"the key {place!r} must be a fraction of training between 0 and 1, or a step"
+            )
         drops[number] = factor
+    if drops and min(drops) < 1.0 <= max(drops):
+        raise ValueError("its keys are fractions of training or steps, not both")
     return dict(sorted(drops.items()))
+
+
+def _rates(value: Any) -> Any:
+    """Take one rate alone, or in a list, as itself."""
+    if not isinstance(value, list | tuple):
+        return value
+    if len(value) == 1:
+        return value[0]
+    if not value or len(set(value)) < len(value):
+        raise ValueError("one rate, or a list of different ones")
+    return tuple(value)
 
 
 def _bounds(bounds: dict[Any, float]) -> dict[Any, float]:
@@ -106,7 +122,11 @@ Jitter = Annotated[
     AfterValidator(_jitter),
 ]
 Levels = Annotated[tuple[PositiveFloat, ...], BeforeValidator(_tuple)]
-#: Fraction of training -> factor on the learning rate from there.
+#: Fraction of training, or step -> factor on the learning rate from there.
 Drops = Annotated[dict[float, NonNegative], BeforeValidator(_drops)]
+#: One decay rate of a moving average, or several at once.
+EmaDecay = Annotated[
+    Fraction | Annotated[tuple[Fraction, ...], Field(max_length=8)], BeforeValidator(_rates)
+]
 #: What a figure must reach.
 Bounds = Annotated[dict[Literal["min", "max"], float], AfterValidator(_bounds)]

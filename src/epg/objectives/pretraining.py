@@ -64,10 +64,11 @@ def pretraining_losses(
     *,
     online: Features,
     project: Callable[[Tensor], Tensor],
-    target: Features,
+    target: Features | None,
     sigma_data: float,
     temperature_contrastive: float,
     temperature_consistency: float,
+    neighbour: Features | None = None,
     gather: Gather | None = None,
     rank: int = 0,
 ) -> PretrainingTerms:
@@ -77,10 +78,13 @@ def pretraining_losses(
         inputs: views, clean image, noise and levels.
         online: features z of the trained encoder, before the projector.
         project: the trained projector, called once per view so that BatchNorm sees one view.
-        target: projected features of the EMA target.
+        target: projected features of the EMA target, the views' keys; None: the online network's
+            own, without gradient.
         sigma_data: deviation of the data.
         temperature_contrastive: tau of the views' terms.
         temperature_consistency: tau of the trajectory's term.
+        neighbour: features of the cleaner neighbour, before a projector; None: the online
+            network's own, without gradient.
         gather: see `info_nce`.
         rank: see `info_nce`.
 
@@ -101,11 +105,12 @@ def pretraining_losses(
     # One pass over three batches: the encoder has no statistics over the batch.
     x, level = torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
     z1, z2, z_noisier = online(x, level).split(batch)
+    h1, h2 = project(z1), project(z2)
     with torch.no_grad():
-        key1, key2 = target(*parts[0]), target(*parts[1])
-        z_cleaner = online(*noisy(inputs.clean, inputs.sigma_cleaner))
-    contrastive = info_nce(project(z1), key2, temperature_contrastive, gather, rank) + info_nce(
-        project(z2), key1, temperature_contrastive, gather, rank
+        key1, key2 = (target(*parts[0]), target(*parts[1])) if target else (h1, h2)
+        z_cleaner = (neighbour or online)(*noisy(inputs.clean, inputs.sigma_cleaner))
+    contrastive = info_nce(h1, key2, temperature_contrastive, gather, rank) + info_nce(
+        h2, key1, temperature_contrastive, gather, rank
     )
     consistency = info_nce(z_noisier, z_cleaner, temperature_consistency, gather, rank)
     return PretrainingTerms(contrastive, consistency, feature_deviation(z_noisier))

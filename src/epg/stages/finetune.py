@@ -29,7 +29,8 @@ def finetune(
         shards: the manifest; default: the run's.
         encoder: `encoder` and `projector` of pre-training; default: as the run's record says.
 
-    Outputs: `generator` (safetensors), `series` (JSON lines), `curves` (HTML).
+    Outputs: `generator` (safetensors) and, for each further rate of the moving average,
+    `generator-ema-<rate>`; `series` (JSON lines), `curves` (HTML).
     """
     stage = find_stage("finetune", objective)
     manifest = shards or stored_manifest(run)
@@ -46,7 +47,7 @@ def finetune(
             manifest=manifest,
             config=config,
             inputs=inputs,
-            headers={"generator": _header(run, objective, manifest, inputs)},
+            headers=_headers(run, objective, manifest, inputs),
             weights={
                 name: encoder.fetch(run.store, name, outputs.scratch / f"{name}.safetensors")
                 for name in ("encoder", "projector")
@@ -60,9 +61,14 @@ def finetune(
     return record
 
 
-def _header(run: Run, objective: str, manifest: Manifest, inputs: dict[str, str]) -> dict[str, Any]:
-    """What a generator's file says of itself; no date, so that the same training gives the same."""
-    return {
+def _headers(
+    run: Run, objective: str, manifest: Manifest, inputs: dict[str, str]
+) -> dict[str, dict[str, Any]]:
+    """What each average's file says of itself; no date: the same training gives the same bytes."""
+    from epg.training.schedules import average_kind
+
+    decays = getattr(run.recipe, objective).ema_decays
+    header = {
         "kind": "generator",
         "objective": objective,
         "classes": manifest.classes,
@@ -71,6 +77,7 @@ def _header(run: Run, objective: str, manifest: Manifest, inputs: dict[str, str]
         "recipe": run.recipe.model_dump(mode="json"),
         "inputs": inputs,
     }
+    return {average_kind(decay, decays): {**header, "ema_decay": decay} for decay in decays}
 
 
 finetune_component = Component(

@@ -12,14 +12,14 @@ from epg.stages.catalog import STAGES
 from epg.stages.changes import explain_inputs
 from epg.stages.inputs import stored_manifest
 from epg.stages.settings import training_config
-from epg.stages.training import drop_checkpoints, train_stage, training_job
+from epg.stages.training import drop_checkpoints, keep_fresh, train_stage, training_job
 from epg.telemetry.progress import StageReporter
 
 STAGE = STAGES["pretrain"]
 
 
 def pretrain(run: Run, shards: Manifest | None = None) -> StageRecord:
-    """Pre-train the encoder on the run's shards and store it.
+    """Pre-train the encoder on the run's shards and store it; fresh where it is switched off.
 
     Outputs: `encoder` and, for the auxiliary term of consistency fine-tuning, `projector`
     (both safetensors, online weights), `series` (JSON lines) and `curves` (HTML).
@@ -47,7 +47,7 @@ def pretrain(run: Run, shards: Manifest | None = None) -> StageRecord:
                 kind: {"kind": kind, "arguments": arguments[kind], **header} for kind in arguments
             },
         )
-        train_stage(job, reporter, outputs)
+        (train_stage if run.recipe.pretrain.enabled else keep_fresh)(job, reporter, outputs)
 
     record = perform(run, STAGE, config=config, inputs=inputs, work=work, explain=explain_inputs)
     drop_checkpoints(run, STAGE.name)

@@ -57,21 +57,35 @@ def train_stage(job: TrainingJob, reporter: StageReporter, outputs: Outputs) -> 
         reporter: hears of progress.
         outputs: takes each weight file under its kind, `series` and `curves`.
     """
-    from epg.report.curves import curves_html
     from epg.training.launch import launch
 
     with _watching(job.stage, job.optimizer.steps, reporter, outputs.store) as watch:
         trained = launch(job, watch)
+    _keep(trained, job.stage, outputs)
+    last = trained.series[-1]
+    outputs.metrics.update({k: v for k, v in last.items() if k != "learning_rate"})
+    return trained
+
+
+def keep_fresh(job: TrainingJob, reporter: StageReporter, outputs: Outputs) -> Trained:
+    """Store a job's weights as its seed makes them, untrained; otherwise as `train_stage`."""
+    from epg.training.fresh import fresh_weights
+
+    reporter.message(f"{job.objective}.enabled is false: fresh weights, from scratch")
+    trained = fresh_weights(job)
+    _keep(trained, job.stage, outputs)
+    outputs.metrics["step"] = 0
+    return trained
+
+
+def _keep(trained: Trained, stage: str, outputs: Outputs) -> None:
+    from epg.report.curves import curves_html
+
     for kind, path in trained.files.items():
         outputs.put_file(kind, path)
     rows = "".join(json.dumps(row) + "\n" for row in trained.series)
     outputs.put_bytes("series", "series.jsonl", rows.encode())
-    outputs.put_bytes(
-        "curves", "curves.html", curves_html(trained.series, title=job.stage).encode()
-    )
-    last = trained.series[-1]
-    outputs.metrics.update({k: v for k, v in last.items() if k != "learning_rate"})
-    return trained
+    outputs.put_bytes("curves", "curves.html", curves_html(trained.series, title=stage).encode())
 
 
 def drop_checkpoints(run: Run, stage: str) -> None:

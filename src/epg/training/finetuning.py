@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from epg.config.recipe import Recipe
+from epg.config.training import FinetuneConfig
 from epg.data.augment import random_flip, to_float
 from epg.diffusion.denoisers import denoise_consistently, denoise_directly
 from epg.diffusion.preconditioning import c_in, c_noise, per_image
@@ -22,7 +24,7 @@ from epg.objectives.consistency import consistency_loss, pair_level, pair_weight
 from epg.objectives.contrastive import info_nce
 from epg.objectives.denoising import denoising_loss, level_weights
 from epg.training.loop import Losses
-from epg.training.schedules import ema_decay_at, stage_at
+from epg.training.schedules import average_kind, ema_decay_at, layer_factors, stage_at
 from epg.training.world import World
 
 
@@ -46,7 +48,17 @@ class _Finetuning:
         self.generator = Generator(**recipe.generator_arguments(dropout))
         self.generator.encoder.load_state_dict(encoder)
         self.generator.to(device).train()
-        self.ema = copy.deepcopy(self.generator).eval().requires_grad_(False)
+        self._shared: FinetuneConfig = getattr(recipe, self.objective)
+        self.averages = {
+            decay: copy.deepcopy(self.generator).eval().requires_grad_(False)
+            for decay in self._shared.ema_decays
+        }
+        self.generator.encoder.requires_grad_(self._shared.encoder_trainable)
+
+    @property
+    def ema(self) -> Generator:
+        """The moving average at the main rate."""
+        return self.averages[self._shared.ema_decays[0]]
 
     @property
     def network(self) -> nn.Module:
@@ -58,10 +70,19 @@ class _Finetuning:
         """No parameter is spared."""
         return frozenset()
 
+    @property
+    def learning_rate_factors(self) -> Mapping[str, float]:
+        """Smaller by `layer_decay` with each encoder block towards the image."""
+        names = (name for name, _ in self.generator.named_parameters())
+        return layer_factors(names, self._recipe.model.depth, self._shared.layer_decay)
+
     def state(self) -> dict[str, Tensor]:
-        """Weights and their moving average."""
+        """Weights and their moving averages."""
         state = {f"model.{name}": t for name, t in self.generator.state_dict().items()}
-        return state | {f"ema.{name}": t for name, t in self.ema.state_dict().items()}
+        for decay, average in self.averages.items():
+            prefix = "ema" if average is self.ema else f"ema-{decay:g}"
+            state |= {f"{prefix}.{name}": t for name, t in average.state_dict().items()}
+        return state
 
     def _prepare(self, images: Tensor, random: SampleNoise) -> tuple[Tensor, Tensor]:
         """Return clean images in model units and noise, both [N, C, H, W]."""
@@ -75,9 +96,11 @@ class _Finetuning:
         """Return log-normal unshifted levels, float64 [N]."""
         return log_normal_sigmas(random.normal("level", dtype=torch.float64), mean, std)
 
-    def _average(self, decay: float) -> None:
-        update = get_ema_multi_avg_fn(decay)
-        update(list(self.ema.parameters()), list(self.generator.parameters()), 0)
+    def after_step(self, step: int) -> None:
+        """Update the moving averages of the weights."""
+        for decay, average in self.averages.items():
+            update = get_ema_multi_avg_fn(ema_decay_at(step, decay, self._shared.ema_warmup))
+            update(list(average.parameters()), list(self.generator.parameters()), 0)
 
     def warning(self, row: dict[str, Any]) -> str | None:
         """Nothing is watched for."""
@@ -85,8 +108,11 @@ class _Finetuning:
         return None
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
-        """The moving average of the generator's weights."""
-        return {"generator": self.ema.state_dict()}
+        """The moving averages of the generator's weights, `generator` at the main rate."""
+        return {
+            average_kind(decay, self._shared.ema_decays): average.state_dict()
+            for decay, average in self.averages.items()
+        }
 
 
 class Denoising(_Finetuning):
@@ -141,10 +167,6 @@ class Denoising(_Finetuning):
             self._weights[levels],
         )
         return Losses({"denoising": loss}, {})
-
-    def after_step(self, step: int) -> None:
-        """Update the moving average of the weights."""
-        self._average(ema_decay_at(step, self._config.ema_decay, self._config.ema_warmup))
 
 
 class Consistency(_Finetuning):
@@ -209,7 +231,7 @@ class Consistency(_Finetuning):
             pair_weight(t, r, shift),
             config.huber_c,
         )
-        if not config.auxiliary_weight:
+        if not (config.auxiliary_weight and recipe.pretrain.enabled):
             return Losses({"consistency": loss}, {})
         query = self._frozen_features(output)
         with torch.no_grad():
@@ -226,7 +248,3 @@ class Consistency(_Finetuning):
         sigma = torch.full((len(images),), floor, dtype=torch.float64, device=images.device)
         scaled = per_image(c_in(sigma, diffusion.sigma_data)) * images
         return self._frozen_projector(self._frozen_encoder.features(scaled, c_noise(sigma)))
-
-    def after_step(self, step: int) -> None:
-        """Update the moving average of the weights."""
-        self._average(ema_decay_at(step, self._config.ema_decay, self._config.ema_warmup))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, NamedTuple, Protocol
@@ -21,6 +21,7 @@ from epg.training.schedules import learning_rate_at
 from epg.training.world import World
 
 Series = list[dict[str, Any]]
+_FACTOR = "learning_rate_factor"  # of an optimizer's group
 
 
 class Losses(NamedTuple):
@@ -41,6 +42,11 @@ class Objective(Protocol):
     @property
     def undecayed(self) -> frozenset[str]:
         """Names of the network's parameters that weight decay spares."""
+        ...
+
+    @property
+    def learning_rate_factors(self) -> Mapping[str, float]:
+        """Factor on the learning rate of the network's parameters by name; 1 where none is."""
         ...
 
     def state(self) -> dict[str, Tensor]:
@@ -183,18 +189,25 @@ def train(
 
 
 def _optimizer(objective: Objective, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """AdamW over the network; what weight decay spares is a group of its own."""
-    parameters = dict(objective.network.named_parameters())
-    spared = objective.undecayed
-    groups = [
-        {
-            "params": [p for name, p in parameters.items() if (name in spared) == alone],
-            "weight_decay": 0.0 if alone else config.weight_decay,
-        }
-        for alone in ((False, True) if spared else (False,))
-    ]
+    """AdamW over what is trained of the network, one group for each weight decay and rate."""
+    spared, factors = objective.undecayed, objective.learning_rate_factors
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in objective.network.named_parameters():
+        if parameter.requires_grad:
+            decay = 0.0 if name in spared else config.weight_decay
+            groups.setdefault((decay, factors.get(name, 1.0)), []).append(parameter)
     betas = (config.betas[0], config.betas[1])
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, fused=True)
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "weight_decay": decay, _FACTOR: factor}
+            for (decay, factor), parameters in sorted(
+                groups.items(), key=lambda group: group[0], reverse=True
+            )
+        ],
+        lr=config.learning_rate,
+        betas=betas,
+        fused=True,
+    )
 
 
 def _step(
@@ -209,7 +222,7 @@ def _step(
     """One optimizer step; returns its row of the series."""
     learning_rate = learning_rate_at(step, config)
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group[_FACTOR]
     terms, observed = objective.losses(images, labels, step)
     loss = torch.stack(list(terms.values())).sum()
     optimizer.zero_grad(set_to_none=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -46,7 +47,8 @@ class Pretraining:
             {"encoder": self._target_encoder, "projector": self._target_projector}
         ).requires_grad_(False)
         self.online.train()
-        self.target.train()  # BatchNorm of the target uses its own batch, not stale buffers
+        # In training mode its BatchNorm uses its own batch; else buffers that nobody updates.
+        self.target.train(self._config.target_batch_norm == "batch")
 
     @property
     def network(self) -> nn.Module:
@@ -57,6 +59,11 @@ class Pretraining:
     def undecayed(self) -> frozenset[str]:
         """No parameter is spared."""
         return frozenset()
+
+    @property
+    def learning_rate_factors(self) -> Mapping[str, float]:
+        """All learn at one rate."""
+        return {}
 
     def state(self) -> dict[str, Tensor]:
         """Online and target weights, buffers included."""
@@ -96,7 +103,10 @@ class Pretraining:
             ),
             online=self.encoder.features,
             project=self.projector,
-            target=self._target_features,
+            target=self._target_features if config.contrastive_target == "ema" else None,
+            neighbour=(
+                self._target_encoder.features if config.consistency_target == "ema" else None
+            ),
             sigma_data=diffusion.sigma_data,
             temperature_contrastive=config.temperature_contrastive,
             temperature_consistency=tau,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 
 from epg.config.training import OptimizerConfig
 
@@ -10,7 +11,7 @@ from epg.config.training import OptimizerConfig
 def learning_rate_at(step: int, config: OptimizerConfig) -> float:
     """Return the learning rate of a step (0-based): linear warm-up, then cosine or steps.
 
-    With `decay: steps`, `decay_steps` maps fractions of the training to factors.
+    With `decay: steps`, `decay_steps` maps steps, or fractions of the training, to factors.
 
     Source: docs/method.md, 4.3.
     """
@@ -21,8 +22,8 @@ def learning_rate_at(step: int, config: OptimizerConfig) -> float:
         progress = (step - config.warmup_steps) / span
         return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
     factor = 1.0
-    for fraction, value in sorted(config.decay_steps.items(), key=lambda item: float(item[0])):
-        if step >= float(fraction) * config.steps:
+    for place, value in config.decay_steps.items():  # in ascending order
+        if step >= (place if place >= 1.0 else place * config.steps):
             factor = value
     return config.learning_rate * factor
 
@@ -44,3 +45,25 @@ def stage_at(step: int, steps_per_stage: int) -> int:
     Source: docs/method.md, 5.2.
     """
     return step // steps_per_stage + 1
+
+
+def layer_factors(names: Iterable[str], depth: int, decay: float) -> dict[str, float]:
+    """Return the factor on the learning rate of each parameter of a generator's encoder, by name.
+
+    Block l of n has decay^(n - 1 - l), the last one 1; embeddings come before the first block.
+
+    Source: docs/method.md, 4.3.
+    """
+    factors = {}
+    for name in names:
+        parts = name.split(".")
+        if parts[0] != "encoder" or parts[1] == "norm":
+            continue
+        layer = int(parts[2]) if parts[1] == "blocks" else -1
+        factors[name] = decay ** (depth - 1 - layer)
+    return factors
+
+
+def average_kind(decay: float, decays: Sequence[float]) -> str:
+    """Return what the weights averaged at one of the rates are called; the main one comes first."""
+    return "generator" if decay == decays[0] else f"generator-ema-{decay:g}"

@@ -104,7 +104,12 @@ def test_a_key_that_was_renamed_says_what_took_its_place() -> None:
         ({"data.channels": 2}, ["data.channels is 2"]),
         ({"diffusion.sigma_min": 90.0}, ["sigma_min is 90.0", "below diffusion.sigma_max"]),
         ({"pretrain.warmup_steps": 10**6}, ["pretrain.warmup_steps is 1000000", "steps"]),
-        ({"consistency.decay_steps": {"2.0": 0.1}}, ["decay_steps", "'2.0'"]),
+        ({"consistency.decay_steps": {"1.5": 0.1}}, ["decay_steps", "'1.5'", "or a step"]),
+        ({"consistency.decay_steps": {"0.5": 0.3, "700": 0.1}}, ["decay_steps", "not both"]),
+        ({"denoising.ema_decay": [0.999, 0.999]}, ["ema_decay", "different ones"]),
+        ({"denoising.ema_decay": []}, ["ema_decay", "one rate, or a list"]),
+        ({"denoising.layer_decay": 0.0}, ["denoising.layer_decay is 0.0", "greater than 0"]),
+        ({"pretrain.contrastive_target": "momentum"}, ["contrastive_target", "'stop-gradient'"]),
         ({"consistency.decay_steps": {0.5: -1.0}}, ["decay_steps", "-1.0"]),
         ({"denoising.guidance_interval": [2, 0.1]}, ["guidance_interval is [2, 0.1]", "low < hi"]),
         ({"denoising.guidance_interval": [-1, 2]}, ["guidance_interval is [-1, 2]", "0 <= low"]),
@@ -194,6 +199,14 @@ def test_defaults_of_each_stage_are_its_own() -> None:
     assert clips == [None, 0.5, None]
     decays = [section.decay for section in (pretrain, denoising, consistency)]
     assert decays == ["cosine", "cosine", "steps"]
+
+
+def test_one_rate_of_the_moving_average_or_several() -> None:
+    one = load_recipe("smoke", {"denoising.ema_decay": [0.99]}).denoising
+    assert (one.ema_decay, one.ema_decays) == (0.99, (0.99,))
+    several = load_recipe("smoke", {"denoising.ema_decay": [0.99, 0.999]})
+    assert several.denoising.ema_decays == (0.99, 0.999)
+    assert load_recipe(dump_recipe(several)) == several
 
 
 def test_drops_of_the_learning_rate_have_numbers_or_text_as_keys() -> None:

@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from epg.model.encoder import Encoder
-from epg.model.files import load_weights
+from epg.model.files import load_generator, load_weights
 from epg.model.projector import Projector
 from epg.runs.handover import fetch_output
 from epg.runs.run import Run
+from epg.stages.finetune import finetune
 from epg.stages.pretrain import pretrain
+from epg.stages.report import report
 from epg.stages.shard import shard
 from epg.training.pretraining import Pretraining
 
@@ -46,3 +48,34 @@ def test_export_is_the_trained_network_without_the_target(run: Run, kind: str, t
     moved = [name for name, tensor in weights.items() if not torch.equal(tensor, target[name])]
     parameters = dict(getattr(begun, kind).named_parameters())
     assert set(moved) >= set(parameters)  # online weights: training has moved every one
+
+
+def test_from_scratch_by_one_key(run: Run, tmp_path) -> None:
+    scratch = Run.open("smoke", {"pretrain.enabled": False}, str(tmp_path), "b")
+    shard(scratch)
+    record = pretrain(scratch)
+    assert set(record.outputs) == {"encoder", "projector", "series", "curves"}
+    begun = Pretraining(scratch.recipe, torch.device("cpu"))
+    for kind in ("encoder", "projector"):
+        path = fetch_output(scratch, record, kind, tmp_path / f"{kind}.safetensors")
+        weights, _ = load_weights(path, kind)
+        for name, tensor in getattr(begun, kind).state_dict().items():
+            assert torch.equal(weights[name], tensor), name
+    trained = finetune(scratch, "denoising")
+    assert trained.metrics["parameters"] > 0
+    report(scratch)  # draws what there is: no curve of pre-training
+
+
+def test_every_rate_has_a_file_that_names_it(run: Run, tmp_path) -> None:
+    rates = {"denoising.ema_decay": [0.99, 0.5], "denoising.ema_warmup": False}
+    rates |= {"denoising.steps": 3, "denoising.warmup_steps": 0}
+    run = Run.open("smoke", FEW | rates, run.store_uri, "a")
+    record = finetune(run, "denoising")
+    files = {
+        name: fetch_output(run, record, name, tmp_path / f"{name}.safetensors")
+        for name in ("generator", "generator-ema-0.5")
+    }
+    loaded = {name: load_generator(path) for name, path in files.items()}
+    assert [each.metadata["ema_decay"] for each in loaded.values()] == [0.99, 0.5]
+    a, b = (each.generator.decoder.head.weight for each in loaded.values())
+    assert not torch.equal(a, b)

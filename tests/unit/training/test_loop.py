@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Toy:
     """A linear model with a moving average; may turn non-finite at a step."""
 
     undecayed = frozenset({"bias"})
+    learning_rate_factors: Mapping[str, float] = {}
     wrong_steps: tuple[int, ...] = ()
 
     def __init__(self, bad_step: int | None = None) -> None:

@@ -197,3 +197,171 @@ def test_auxiliary_term_can_be_left_out(
     }
     off = load_recipe("smoke", {"consistency.auxiliary_weight": 0.0})
     assert set(consistency_of(off).losses(images, labels, 0).terms) == {"consistency"}
+
+
+def keys_of(stage: Pretraining, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """Record the keys of the three terms in their order."""
+    from epg.objectives import pretraining
+
+    keys: list[torch.Tensor] = []
+    original = pretraining.info_nce
+
+    def spy(query: torch.Tensor, key: torch.Tensor, *rest: object) -> torch.Tensor:
+        keys.append(key.detach().clone())
+        return original(query, key, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pretraining, "info_nce", spy)
+    return keys
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_keys_come_from_where_the_recipe_says(
+    images: torch.Tensor, labels: torch.Tensor, monkeypatch: pytest.MonkeyPatch, moved: bool
+) -> None:
+    found = {}
+    for target in ("ema", "stop-gradient"):
+        changes = {"pretrain.contrastive_target": target, "pretrain.consistency_target": target}
+        stage = Pretraining(load_recipe("smoke", changes), CPU)
+        keys = keys_of(stage, monkeypatch)
+        if moved:  # the target is left behind
+            with torch.no_grad():
+                for p in stage.online.parameters():
+                    p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
+        step(stage, images, labels)
+        found[target] = keys
+        monkeypatch.undo()
+    same = [torch.allclose(a, b, atol=1e-5) for a, b in zip(*found.values(), strict=True)]
+    assert same == [not moved] * 3
+
+
+def test_stop_gradient_lets_no_gradient_through_the_keys(
+    images: torch.Tensor, labels: torch.Tensor
+) -> None:
+    def gradient(target: str) -> torch.Tensor:
+        changes = {"pretrain.contrastive_target": target}
+        stage = Pretraining(load_recipe("smoke", changes), CPU)
+        step(stage, images, labels)
+        weight = stage.encoder.patch_embed.weight
+        assert weight.grad is not None
+        return weight.grad
+
+    # Before the first step both networks are one: so are the values, and a gradient through the
+    # keys would be all that differs.
+    torch.testing.assert_close(gradient("stop-gradient"), gradient("ema"), rtol=1e-4, atol=1e-6)
+
+
+def test_stale_buffers_of_the_target_are_never_updated(
+    images: torch.Tensor, labels: torch.Tensor
+) -> None:
+    def target_of(setting: str) -> tuple[Pretraining, dict[str, torch.Tensor]]:
+        stage = Pretraining(load_recipe("smoke", {"pretrain.target_batch_norm": setting}), CPU)
+        for k in range(3):
+            step(stage, images, labels, k)
+            stage.after_step(k)
+        buffers = {n: b for n, b in stage.target.named_buffers() if "running" in n}
+        assert len(buffers) == 4
+        return stage, buffers
+
+    stale, buffers = target_of("stale")
+    for name, buffer in buffers.items():
+        assert torch.equal(buffer, torch.full_like(buffer, 1.0 if "var" in name else 0.0))
+    x = torch.randn(16, 1, 8, 8)
+    level = torch.zeros(16)
+    batch, moved = target_of("batch")
+    assert not any(torch.equal(moved[name], buffers[name]) for name in moved)
+    batch.target.load_state_dict(stale.target.state_dict())
+    assert not torch.allclose(stale._target_features(x, level), batch._target_features(x, level))
+
+
+@pytest.mark.parametrize("objective", ["denoising", "consistency"])
+def test_a_frozen_encoder_does_not_change(
+    objective: str, images: torch.Tensor, labels: torch.Tensor
+) -> None:
+    from epg.training.checkpoints import optimizer_tensors
+    from epg.training.loop import _optimizer
+
+    changes = {f"{objective}.encoder_trainable": False, f"{objective}.ema_decay": 0.5}
+    recipe = load_recipe("smoke", changes)
+    encoder = {name: t.clone() for name, t in encoder_of(recipe).items()}
+    stage: Denoising | Consistency = (
+        Denoising(recipe, encoder, CPU) if objective == "denoising" else consistency_of(recipe)
+    )
+    optimizer = _optimizer(stage, getattr(recipe, objective))
+    begun = {name: t.clone() for name, t in stage.generator.state_dict().items()}
+    assert set(optimizer_tensors(stage.network, optimizer))  # a checkpoint can be made
+    for k in range(2):
+        optimizer.zero_grad()
+        step(stage, images, labels, k)
+        optimizer.step()
+        stage.after_step(k)
+    for generator in (stage.generator, stage.ema):
+        for name, tensor in generator.encoder.state_dict().items():
+            assert torch.equal(tensor, encoder[name]), name
+    moved = {n for n, t in stage.generator.state_dict().items() if not torch.equal(t, begun[n])}
+    assert moved
+    assert all(not name.startswith("encoder.") for name in moved)
+    assert "decoder.head.weight" in moved
+    # No class is dropped in the consistency objective; there is a gradient through the encoder.
+    assert stage.generator.class_embed.weight.grad is not None
+
+
+def test_several_rates_are_averaged_at_once(images: torch.Tensor, labels: torch.Tensor) -> None:
+    changes = {"denoising.ema_decay": [0.9, 0.5], "denoising.ema_warmup": False}
+    recipe = load_recipe("smoke", changes)
+    stage = Denoising(recipe, encoder_of(recipe), CPU)
+    step(stage, images, labels)
+    with torch.no_grad():
+        stage.generator.decoder.head.bias.fill_(1.0)
+    stage.after_step(0)
+    weights = stage.weights()
+    assert list(weights) == ["generator", "generator-ema-0.5"]
+    for (kind, tensors), share in zip(weights.items(), (0.1, 0.5), strict=True):
+        torch.testing.assert_close(tensors["decoder.head.bias"], torch.full((4,), share), msg=kind)
+    assert weights["generator"].keys() == stage.ema.state_dict().keys()
+    prefixes = {name.partition(".")[0] for name in stage.state()}
+    assert prefixes == {"model", "ema", "ema-0"}  # the rate's own dot follows
+
+
+def test_the_rate_falls_from_layer_to_layer_towards_the_image() -> None:
+    recipe = load_recipe("smoke", {"denoising.layer_decay": 0.5, "model.depth": 3})
+    stage = Denoising(recipe, encoder_of(recipe), CPU)
+    factors = stage.learning_rate_factors
+    expected = {
+        "encoder.pos_embed": 0.125,
+        "encoder.cls_token": 0.125,
+        "encoder.patch_embed.weight": 0.125,
+        "encoder.blocks.0.attn.qkv.weight": 0.25,
+        "encoder.blocks.1.mlp.fc1.bias": 0.5,
+        "encoder.blocks.2.norm1.weight": 1.0,
+    }
+    assert {name: factors[name] for name in expected} == expected
+    names = dict(stage.network.named_parameters())
+    assert set(factors) <= set(names)
+    for name in ("encoder.norm.weight", "class_embed.weight", "decoder.head.weight"):
+        assert name not in factors
+
+
+def test_the_optimizer_takes_each_layers_rate(images: torch.Tensor, labels: torch.Tensor) -> None:
+    from epg.training.loop import _optimizer
+
+    recipe = load_recipe("smoke", {"denoising.layer_decay": 0.5})
+    stage = Denoising(recipe, encoder_of(recipe), CPU)
+    optimizer = _optimizer(stage, recipe.denoising)
+    names = {p: name for name, p in stage.network.named_parameters()}
+    found = {
+        names[p]: (group["learning_rate_factor"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
+    assert set(found) == set(names.values())
+    for name, (factor, decay) in found.items():
+        assert factor == stage.learning_rate_factors.get(name, 1.0)
+        assert decay == (0.0 if name in stage.undecayed else recipe.denoising.weight_decay)
+
+
+def test_without_pre_training_there_is_no_auxiliary_term(
+    images: torch.Tensor, labels: torch.Tensor
+) -> None:
+    recipe = load_recipe("smoke", {"pretrain.enabled": False})
+    assert recipe.consistency.auxiliary_weight == 1.0
+    assert set(consistency_of(recipe).losses(images, labels, 0).terms) == {"consistency"}
