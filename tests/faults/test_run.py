@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import subprocess
+import sys
 
 import pytest
 from PIL import Image
@@ -87,6 +90,25 @@ def test_own_module_in_the_folder_and_a_terminal_without_utf8(tmp_path):
     ran = epg(tmp_path, *RUN, PYTHONIOENCODING="ascii", LC_ALL="C")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert ran.stdout.isascii()
+
+
+@pytest.mark.slow
+def test_a_locale_that_is_not_utf8(tmp_path):
+    """A Latin-1 locale as old clusters have it, made here since few systems carry it."""
+    name = "en_US.ISO-8859-1"
+    localedef = shutil.which("localedef")
+    if localedef is None:
+        pytest.skip("needs localedef")
+    words = [localedef, "-i", "en_US", "-f", "ISO-8859-1", str(tmp_path / name)]
+    if subprocess.run(words, capture_output=True, check=False).returncode not in (0, 1):
+        pytest.skip("localedef has no sources of locales here")  # 1: warnings only
+    there = {"LOCPATH": str(tmp_path), "LC_ALL": name}
+    asked = [sys.executable, "-c", "import locale; print(locale.getencoding())"]
+    told = subprocess.run(asked, env=os.environ | there, capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "ISO-8859-1"
+    # What is printed is another matter (the test above).
+    ran = epg(tmp_path, *RUN, LOCPATH=str(tmp_path), LC_ALL=name, PYTHONIOENCODING="utf-8")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
 def test_an_output_that_is_no_folder(tmp_path):

@@ -10,16 +10,30 @@ from epg.data.manifest import Manifest
 from epg.errors import UserError
 from epg.evaluation.features.inception_weights import require_inception_weights
 
+_SVC_BYTES = 1024**3  # of training pixels as float64, all in memory at once
+
 
 def check_evaluation(recipe: Recipe, manifest: Manifest) -> None:
-    """Refuse FID without the right Inception weights, and more neighbours than there are images.
+    """Refuse FID without the right Inception weights, and what `check_data` refuses.
 
     Raises:
         UserError: one line that says what to do.
     """
     if "inception" in recipe.evaluate.networks:
         require_inception_weights()
-    check_neighbours(recipe, manifest.num_samples("held-out"))
+    check_data(recipe, manifest.num_samples("train"), manifest.num_samples("held-out"))
+
+
+def check_data(recipe: Recipe, train: int, held_out: int) -> None:
+    """Refuse a comparison that these numbers of images do not bear. Raises `UserError`.
+
+    Args:
+        recipe: says what is compared.
+        train: images of the training split.
+        held_out: images of the held-out split.
+    """
+    check_neighbours(recipe, held_out)
+    check_svc(recipe, train)
 
 
 def check_neighbours(recipe: Recipe, held_out: int) -> None:
@@ -37,4 +51,29 @@ def check_neighbours(recipe: Recipe, held_out: int) -> None:
             f"evaluate.neighbours is {evaluate.neighbours}: it must be below the number of images "
             f"compared (evaluate.num_samples is {evaluate.num_samples}, the held-out split has "
             f"{held_out}): {mend}hold out more images by data.held_out_fraction"
+        )
+
+
+def check_svc(recipe: Recipe, train: int) -> None:
+    """Refuse the judge on raw pixels where it cannot learn or would take days. Raises `UserError`.
+
+    Args:
+        recipe: says whether it is asked for.
+        train: images of the training split.
+    """
+    if recipe.evaluate.svc is None:
+        return
+    leave_out = "leave it out: --set evaluate.svc=null"
+    data = recipe.data
+    if data.num_classes < 2:
+        raise UserError(
+            f"evaluate.svc tells classes apart, and data.num_classes is {data.num_classes}: "
+            f"{leave_out}"
+        )
+    size = 8 * train * data.channels * data.image_size**2
+    if size > _SVC_BYTES:
+        raise UserError(
+            f"evaluate.svc is for small data: {train:,} training images of {data.image_size} x "
+            f"{data.image_size} x {data.channels} take {size / 1024**3:,.1f} GiB of memory as its "
+            f"input, at most {_SVC_BYTES / 1024**3:.0f} is allowed: {leave_out}"
         )

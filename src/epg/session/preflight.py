@@ -129,13 +129,13 @@ def _check_arguments(arguments: dict[str, Any]) -> None:
 
 
 def check_held_out(recipe: Recipe) -> None:
-    """Refuse an evaluation for which too few images will be held out; none is opened.
+    """Refuse an evaluation that the numbers of images do not bear; none is opened.
 
     Raises:
         UserError: one line with what is to be changed.
     """
     from epg.data.sources import SourceNotFound, open_source
-    from epg.evaluation.checks import check_neighbours
+    from epg.evaluation.checks import check_data
 
     if ":" not in recipe.data.source:  # bundled digits: many, and heavy to load for a look
         return
@@ -143,7 +143,8 @@ def check_held_out(recipe: Recipe) -> None:
         source = open_source(recipe.data.source, recipe.data, recipe.seed)
     except SourceNotFound:  # it may have been sharded elsewhere
         return
-    check_neighbours(recipe, sum(item.split == "held-out" for item in source.items))
+    held_out = sum(item.split == "held-out" for item in source.items)
+    check_data(recipe, len(source.items) - held_out, held_out)
 
 
 def run_lock(run: Run, owner: str) -> Lease:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from epg.data.manifest import Manifest
-from epg.evaluation.checks import check_neighbours
+from epg.evaluation.checks import check_data
 from epg.runs.entry import Component
 from epg.runs.perform import perform
 from epg.runs.record import Outputs, StageRecord
@@ -25,7 +25,8 @@ def pretrain(run: Run, shards: Manifest | None = None) -> StageRecord:
     (both safetensors, online weights), `series` (JSON lines) and `curves` (HTML).
     """
     manifest = shards or stored_manifest(run)
-    check_neighbours(run.recipe, manifest.num_samples("held-out"))  # known now, not in hours
+    counts = manifest.num_samples("train"), manifest.num_samples("held-out")
+    check_data(run.recipe, *counts)  # known now, not in hours
     config = training_config(run.recipe, STAGE.name)
     inputs = {"shards": manifest.sha256}
 
