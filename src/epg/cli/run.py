@@ -25,7 +25,9 @@ def run(
     settings: SetOption = None,
     data: Annotated[
         str | None,
-        typer.Option("--data", metavar="folder:PATH", help="Images, one sub-folder per class."),
+        typer.Option(
+            "--data", metavar="SOURCE", help="Images, e.g. folder:PATH, a sub-folder per class."
+        ),
     ] = None,
     store: Annotated[
         str | None,

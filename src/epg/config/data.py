@@ -22,7 +22,11 @@ from epg.config.values import (
 class DataConfig(Section):
     """Where images come from and what they look like once they are stored."""
 
-    source: str = Field(description="`digits`, or `folder:PATH` with one sub-folder per class")
+    source: str = Field(
+        description="`digits`, `folder:PATH` with one sub-folder per class, or, on a disk or in an "
+        "object store, `idx:FOLDER|URI`, `parquet:FOLDER|URI`, `webdataset:FOLDER|URI` "
+        "(docs/data.md)"
+    )
     image_size: Size = Field(description="height and width in pixels")
     channels: Literal[1, 3]
     num_classes: Positive

@@ -56,7 +56,7 @@ class Manifest:
     """A data set in shards.
 
     Attributes:
-        source: where the images came from, as in the recipe (`digits`, `folder:PATH`).
+        source: where the images came from, as in the recipe (`digits`, `folder:PATH`, ...).
         image_size: height and width in pixels.
         channels: 1 or 3.
         classes: class names; the position is the label.

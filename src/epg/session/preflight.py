@@ -137,7 +137,8 @@ def check_held_out(recipe: Recipe) -> None:
     from epg.data.sources import SourceNotFound, open_source
     from epg.evaluation.checks import check_data
 
-    if ":" not in recipe.data.source:  # bundled digits: many, and heavy to load for a look
+    # Digits are many, and heavy to load for a look; an object store would be read through.
+    if ":" not in recipe.data.source or "://" in recipe.data.source:
         return
     try:
         source = open_source(recipe.data.source, recipe.data, recipe.seed)
@@ -174,7 +175,7 @@ def prepare_folder(folder: Path) -> None:
 
 
 def _data_overrides(data: str | None, given: dict[str, Any]) -> dict[str, Any]:
-    """What `--data folder:PATH` means for a recipe: the source, and its number of classes."""
+    """What `--data SOURCE` means for a recipe: the source, and its number of classes."""
     if data is None:
         return {}
     from epg.data.sources import absolute_spec, count_classes

@@ -73,7 +73,7 @@ def shard(run: Run, begin_at: str = "") -> StageRecord:
         from epg.data.sharding import MANIFEST_NAME, write_shards
         from epg.data.sources import open_source
 
-        source = open_source(data.source, data, seed)
+        source = open_source(data.source, data, seed, contents)
 
         def on_progress(done: int, total: int, values: dict[str, float]) -> None:
             reporter.progress(done, total, unit="images", **values)

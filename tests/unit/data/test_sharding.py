@@ -192,7 +192,7 @@ def test_threads_change_nothing(settings, photos, tmp_path, monkeypatch):
     config = folder_settings(settings)
     for threads in (1, 7):
         monkeypatch.setattr(
-            "epg.data.sources.folder.available_cores", lambda threads=threads: threads
+            "epg.data.sources.fetching.available_cores", lambda threads=threads: threads
         )
         source = open_source(f"folder:{photos}", config, 0)
         write_shards(source, config, 0, open_store(str(tmp_path / str(threads))), "s")

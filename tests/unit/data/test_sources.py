@@ -304,7 +304,7 @@ def test_missing_folder_file_and_unknown_source(tmp_path):
         count_classes(f"folder:{tmp_path / 'nothing'}")
     with pytest.raises(UserError, match="file: not a folder"):
         count_classes(f"folder:{tmp_path / 'file'}")
-    for spec in ("digit", "digits:", "digits:x", "folder", "folder:", "imagenet:x", ""):
+    for spec in ("digit", "digits:", "digits:x", "folder", "folder:", "imagenettes:x", ""):
         message = re.escape(f"data.source is {spec!r}: use digits, or folder:PATH")
         with pytest.raises(UserError, match=message):
             count_classes(spec)

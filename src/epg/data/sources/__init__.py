@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from epg.data.settings import ImageSettings
-from epg.data.sources import digits, folder
+from epg.data.sources import digits, folder, idx, parquet, webdataset
 from epg.data.sources.base import (
     BadImageError,
     Image,
@@ -34,17 +34,31 @@ __all__ = [
 ]
 
 #: What stands before the colon of `data.source`, and who reads what stands behind it.
-SCHEMES: dict[str, Scheme] = {"digits": digits, "folder": folder}
+SCHEMES: dict[str, Scheme] = {
+    "digits": digits,
+    "folder": folder,
+    "idx": idx,
+    "parquet": parquet,
+    "webdataset": webdataset,
+}
 
 
-def open_source(spec: str, config: ImageSettings, seed: int = 0) -> Source:
+def open_source(
+    spec: str, config: ImageSettings, seed: int = 0, contents: Contents | None = None
+) -> Source:
     """Return the source that `spec` names, split into train and held-out by `seed`.
+
+    Args:
+        spec: as in the recipe.
+        config: the recipe's `data`.
+        seed: of the split.
+        contents: what `source_contents` has found out: archives need not be looked through again.
 
     Raises:
         UserError: unknown source, unusable folder, or a source that contradicts `config`.
     """
     scheme, location = _resolve(spec)
-    source = scheme.open(location, config, seed)
+    source = scheme.open(location, config, seed, contents)
     if len(source.classes) != config.num_classes:
         raise UserError(
             f"data.num_classes is {config.num_classes}, but {spec} has {len(source.classes)} "

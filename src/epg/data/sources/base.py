@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -68,14 +68,19 @@ class Source(Protocol):
     Attributes:
         spec: as in the recipe.
         classes: class names; the position is the label.
-        items: all samples, train before held-out, by class and name.
+        items: all samples, train before held-out, by class, in the source's order; a million of
+            them may be made only when they are asked for.
         ignored: files and folders that are not samples, counted by reason.
     """
 
     spec: str
     classes: list[str]
-    items: list[Item]
     ignored: dict[str, int]
+
+    @property
+    def items(self) -> Sequence[Item]:
+        """See above."""
+        ...
 
     def read(self, items: Iterable[Item]) -> Reading:
         """Yield some of the items, in the order given; to be used in the main thread.
@@ -95,8 +100,15 @@ class Scheme(Protocol):
 
     USAGE: str
 
-    def open(self, location: str, config: ImageSettings, seed: int) -> Source:
-        """Return the source, split by `seed`. Raises `UserError` for an unusable one."""
+    def open(
+        self, location: str, config: ImageSettings, seed: int, contents: Contents | None
+    ) -> Source:
+        """Return the source, split by `seed`; `contents` says what was found out before.
+
+        Raises:
+            SourceNotFound: it is not on this machine.
+            UserError: an unusable source.
+        """
         ...
 
     def count_classes(self, location: str) -> int:

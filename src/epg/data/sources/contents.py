@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import gzip
 import hashlib
 import io
@@ -25,10 +27,15 @@ class FileMark(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """Classes in the order of their labels, and a mark for each `split/class/file`."""
+    """Classes in the order of their labels, and a mark for each `split/class/file`.
+
+    Of archives, a mark for each `files//name` (their classes are inside them), and what was found
+    out on the way, by SHA-256 of the archive: where its samples are.
+    """
 
     classes: list[str]
     files: dict[str, FileMark]
+    indexes: tuple[tuple[str, bytes], ...] = ()
 
     @property
     def digest(self) -> str:
@@ -40,7 +47,12 @@ class Contents(NamedTuple):
 
     def to_bytes(self) -> bytes:
         """Return what `from_bytes` reads: the same contents give the same bytes."""
-        text = json.dumps({"classes": self.classes, "files": self.files}, sort_keys=True)
+        content: dict[str, object] = {"classes": self.classes, "files": self.files}
+        if self.indexes:
+            content["indexes"] = {
+                digest: base64.b64encode(data).decode() for digest, data in self.indexes
+            }
+        text = json.dumps(content, sort_keys=True)
         return gzip.compress(text.encode("ascii"), compresslevel=1, mtime=0)
 
     @classmethod
@@ -54,10 +66,14 @@ class Contents(NamedTuple):
                 type(m.size) is int and type(m.changed) is int and isinstance(m.sha256, str)
                 for m in files.values()
             )
+            indexes = tuple(
+                (digest, base64.b64decode(text, validate=True))
+                for digest, text in sorted(raw.get("indexes", {}).items())
+            )
             classes = raw["classes"]
             if right and isinstance(classes, list) and all(isinstance(c, str) for c in classes):
-                return cls(classes, files)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                return cls(classes, files, indexes)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error):
             return None
         except (OSError, EOFError, zlib.error):
             return None
@@ -67,6 +83,7 @@ class Contents(NamedTuple):
 def changes_in_words(before: Contents, after: Contents) -> list[str]:
     """Say what differs between two contents: classes first, then images by their number."""
     renamed = _renamed_classes(before, after)
+    what = "file" if any(name.startswith("files//") for name in after.files) else "image"
     words = [f"class {old!r} is now called {new!r}" for old, new in renamed.items()]
     for verb, one, other in (("gone", before, after), ("new", after, before)):
         classes = [c for c in one.classes if c not in other.classes]
@@ -80,13 +97,13 @@ def changes_in_words(before: Contents, after: Contents) -> list[str]:
     come = {name: new[name] for name in new if name not in old}
     moved = (Counter(gone.values()) & Counter(come.values())).total()
     if changed:
-        words.append(f"{_counted(len(changed), 'image')} changed ({_named(changed)})")
+        words.append(f"{_counted(len(changed), what)} changed ({_named(changed)})")
     if moved:
-        words.append(f"{_counted(moved, 'image')} under another name ({_named(come)})")
+        words.append(f"{_counted(moved, what)} under another name ({_named(come)})")
     if len(come) > moved:
-        words.append(f"{_counted(len(come) - moved, 'image')} added ({_named(come)})")
+        words.append(f"{_counted(len(come) - moved, what)} added ({_named(come)})")
     if len(gone) > moved:
-        words.append(f"{_counted(len(gone) - moved, 'image')} removed ({_named(gone)})")
+        words.append(f"{_counted(len(gone) - moved, what)} removed ({_named(gone)})")
     if before.classes != after.classes and not words:
         words.append("the classes are in another order")
     return words
@@ -125,4 +142,4 @@ def _counted(number: int, one: str, many: str = "") -> str:
 
 def _named(keys: Iterable[str]) -> str:
     """Name the first few, without the split that starts a file's key."""
-    return shown_names(key.partition("/")[2] or key for key in sorted(keys))
+    return shown_names(key.partition("/")[2].lstrip("/") or key for key in sorted(keys))

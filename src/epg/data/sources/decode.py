@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import TextIO
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from epg.data.sources import base
@@ -73,9 +74,16 @@ def decoder_warnings() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def load_image(data: bytes, size: int, channels: int) -> base.Image:
-    """Return the image of a file's bytes, uint8 [size, size, channels]. Raises `BadImageError`."""
-    image, rules = decode_bytes(data)
+def load_image(data: bytes | NDArray[np.uint8], size: int, channels: int) -> base.Image:
+    """Return the image of a file's bytes, or of pixels [H, W] or [H, W, 3], at a recipe's size.
+
+    Returns:
+        uint8 [size, size, channels] and the rules that were applied.
+
+    Raises:
+        BadImageError: it cannot be used.
+    """
+    image, rules = decode_bytes(data) if isinstance(data, bytes) else (Image.fromarray(data), ())
     image, more = to_channels(centre_crop(image, size), channels)
     pixels = np.asarray(image, np.uint8)
     return base.Image(pixels.reshape(size, size, channels), (*rules, *more))

@@ -25,9 +25,11 @@ _CLASSES = [str(digit) for digit in range(10)]
 _MAX_VALUE = 16  # ink is counted in 4×4 blocks of a 32×32 bitmap
 
 
-def open(location: str, config: ImageSettings, seed: int) -> Source:
+def open(
+    location: str, config: ImageSettings, seed: int, contents: Contents | None = None
+) -> Source:
     """Return the digits, split by `seed`. Raises `UserError` for another size than theirs."""
-    del location
+    del location, contents
     return DigitsSource(config, seed)
 
 

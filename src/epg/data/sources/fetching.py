@@ -10,12 +10,16 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from epg.data.settings import ImageSettings
 from epg.data.sources.base import BadImageError, Image, Item, Reading
 from epg.machine import available_cores, memory_limit
 
-#: Returns the bytes of an item's file; called in many threads. Raises `BadImageError`.
-Fetch = Callable[[Item], bytes]
+#: Returns the bytes of an item's file, or pixels uint8 [H, W] or [H, W, 3] of a set that stores
+#: those; called in many threads. Raises `BadImageError`.
+Fetch = Callable[[Item], bytes | NDArray[np.uint8]]
 
 #: Bytes of one image's file; a longer one is refused before it is read.
 MOST_FILE_BYTES = 200 * 1024 * 1024

@@ -26,8 +26,11 @@ from epg.errors import printable
 USAGE = "folder:PATH with one sub-folder per class"
 
 
-def open(location: str, config: ImageSettings, seed: int) -> Source:
+def open(
+    location: str, config: ImageSettings, seed: int, contents: Contents | None = None
+) -> Source:
     """Return the folder's images, split by `seed`. Raises `UserError` for an unusable folder."""
+    del contents
     return FolderSource(_path(location), config, seed)
 
 
