@@ -28,7 +28,7 @@ demo: setup ## The whole pipeline on real handwritten digits, with a report at t
 test: setup ## All tests (WORKERS=2, ARGS="-k name")
 	@$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
-fuzz: setup ## 14,000 bad inputs and every flipped bit of what is stored; prints its figures
+fuzz: setup ## 16,000 bad inputs and every flipped bit of what is stored; prints its figures
 	@$(ONE_THREAD) EPG_TEST_FUZZ=1 $(BIN)/python -m pytest -n $(WORKERS) -q tests/fuzz $(ARGS)
 
 lint: setup ## ruff, mypy, and the compiled pipeline is fresh

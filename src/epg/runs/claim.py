@@ -6,6 +6,10 @@ the engine runs at the end whatever happened, takes it away. Until then a pipeli
 name goes on only with the same recipe; with another one each of its steps stops and says what
 differs. On one machine `epg run` keeps others out by its lock, and leaves no claim.
 
+The report also writes down that its pipeline run has ended (`ended.json`). Such a run comes back when
+somebody presses *Retry*, and then the engine runs no report: it makes no claim, which nobody would
+take away, and its steps stop where another pipeline run has begun meanwhile with another recipe.
+
 After the end the recipe may change, as `epg_evaluate` does: each stage looks at the settings that
 its own result depends on, and training stages refuse to be changed (`epg.runs.perform`).
 """
@@ -27,6 +31,8 @@ from epg.store.base import ObjectExists, ObjectNotFound
 from epg.store.lease import InUse
 
 CLAIM_KEY = "claim.json"
+ENDED_KEY = "ended.json"
+_ENDED_KEPT = 20  # the last ones: who retries an older one leaves a claim
 _FIELDS: dict[str, Kind] = {"pipeline_run": str, "since": float, "recipe": dict}
 _SHOWN = 5  # differences
 
@@ -60,7 +66,7 @@ def claim_run(run: Run) -> None:
     """
     ours, recipe = pipeline_run(), run.recipe.model_dump(mode="json")
     claim = _read(run)
-    if claim is None and ours:
+    if claim is None and ours and ours not in _ended(run):
         content = json.dumps(sealed({"pipeline_run": ours, "since": time.time(), "recipe": recipe}))
         try:
             run.store.put_bytes(CLAIM_KEY, content.encode(), if_absent=True)
@@ -72,9 +78,23 @@ def claim_run(run: Run) -> None:
 
 def release_recipe(run: Run) -> None:
     """Let others choose another recipe: our pipeline run has come to its end."""
-    claim = _read(run)
-    if claim is not None and claim.pipeline_run == pipeline_run():
+    ours, claim = pipeline_run(), _read(run)
+    if ours:
+        ended = [name for name in _ended(run) if name != ours][1 - _ENDED_KEPT :]
+        content = json.dumps(sealed({"pipeline_runs": [*ended, ours]}))
+        run.store.put_bytes(ENDED_KEY, content.encode())
+    if claim is not None and claim.pipeline_run == ours:
         run.store.delete(CLAIM_KEY)
+
+
+def _ended(run: Run) -> list[str]:
+    """Return the ids of pipeline runs whose report has been written; garbage names none."""
+    try:
+        found = unseal(parse_object(_bytes(run, ENDED_KEY) or b""), required=True)
+        names = fields(found, {"pipeline_runs": list})["pipeline_runs"]
+    except ValueError:
+        return []
+    return [name for name in names if isinstance(name, str)]
 
 
 def _bytes(run: Run, key: str) -> bytes | None:

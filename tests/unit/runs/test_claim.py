@@ -9,7 +9,7 @@ import pytest
 
 from epg.config.loading import load_recipe
 from epg.errors import UserError
-from epg.runs.claim import CLAIM_KEY, release_recipe, settle_recipe
+from epg.runs.claim import CLAIM_KEY, ENDED_KEY, release_recipe, settle_recipe
 from epg.runs.entry import Component
 from epg.runs.perform import perform
 from epg.runs.run import PIPELINE_RUN_VARIABLE, RECIPE_KEY, Run
@@ -68,13 +68,45 @@ def test_another_recipe_may_come_once_the_first_run_has_ended(tmp_path, belongs_
     assert kept_recipe(opened(tmp_path)).evaluate.num_samples == 33
 
 
+def test_who_comes_back_after_its_report_leaves_no_claim(tmp_path, belongs_to):
+    """*Retry* in the UI: the same pipeline run's failed steps, without a report at the end."""
+    belongs_to(FIRST)
+    settle_recipe(opened(tmp_path))
+    report(opened(tmp_path))
+    settle_recipe(opened(tmp_path))
+    assert opened(tmp_path).store.size(CLAIM_KEY) is None
+    belongs_to(SECOND)
+    settle_recipe(opened(tmp_path, OTHER))
+    belongs_to(FIRST)
+    with pytest.raises(InUse, match=SECOND):
+        settle_recipe(opened(tmp_path))
+
+
+def test_ends_are_remembered_up_to_a_number(tmp_path, belongs_to):
+    names = [f"{number:08d}-aaaa" for number in range(25)]
+    for name in names:
+        belongs_to(name)
+        release_recipe(opened(tmp_path))
+    content = json.loads(opened(tmp_path).store.get_bytes(ENDED_KEY))
+    assert content["pipeline_runs"] == names[-20:]
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b'{"pipeline_runs": ["11111111-aaaa"]}', b"\xff"])
+def test_ends_that_are_garbage_end_nothing(tmp_path, belongs_to, data):
+    opened(tmp_path).store.put_bytes(ENDED_KEY, data)
+    belongs_to(FIRST)
+    settle_recipe(opened(tmp_path))
+    assert opened(tmp_path).store.size(CLAIM_KEY) is not None
+
+
 def test_the_report_of_a_refused_run_leaves_the_other_one_alone(tmp_path, belongs_to):
     belongs_to(FIRST)
     settle_recipe(opened(tmp_path))
     belongs_to(SECOND)
     with pytest.raises(InUse, match=FIRST):
         report(opened(tmp_path, OTHER))
-    assert [info.key for info in opened(tmp_path).store.list()] == [CLAIM_KEY, RECIPE_KEY]
+    left = {info.key for info in opened(tmp_path).store.list()}
+    assert left == {CLAIM_KEY, RECIPE_KEY, ENDED_KEY}  # a retry of the second one has no report
 
 
 def test_a_refused_step_leaves_no_failure_in_the_run_of_the_other_one(tmp_path, belongs_to, capsys):
