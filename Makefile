@@ -45,6 +45,7 @@ bench: setup ## Run every benchmark; results as JSON in benchmarks/results/
 	@mkdir -p benchmarks/results
 	@set -e; for script in benchmarks/*.py; do \
 	    name=$$(basename "$$script" .py); \
+	    case $$name in make_*) continue;; esac; \
 	    echo "$$name"; \
 	    $(BIN)/python "$$script" --output "benchmarks/results/$$name.json" $(ARGS); \
 	done

@@ -13,6 +13,7 @@ from epg.cli.options import RecipeOption, RunNameOption, SetOption, with_example
     "epg run --recipe digits",
     "epg run --recipe digits --run-name quick --set pretrain.steps=100 --no-consistency",
     "epg run --recipe digits --run-name mine --data folder:photos",
+    "epg run --recipe digits --data folder:photos --classes cat,dog --limit 50",
     "epg run --recipe digits --store minio://127.0.0.1:9000/epg/runs",
     "epg run --recipe digits --from evaluate-denoising",
 )
@@ -28,6 +29,14 @@ def run(
         typer.Option(
             "--data", metavar="SOURCE", help="Images, e.g. folder:PATH, a sub-folder per class."
         ),
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option("--classes", metavar="A,B,...", help="Use these of its classes only."),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", metavar="N", help="Use N images of each class and split."),
     ] = None,
     store: Annotated[
         str | None,
@@ -62,6 +71,8 @@ def run(
         output=output,
         settings=settings or [],
         data=data,
+        classes=classes,
+        limit=limit,
         store=store,
         objectives=[name for name, wanted in chosen.items() if wanted],
         inception_weights=inception_weights,

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from epg.config.values import (
+    ClassList,
     Deviations,
     Fraction,
     Jitter,
@@ -24,14 +25,20 @@ class DataConfig(Section):
 
     source: str = Field(
         description="`digits`, `folder:PATH` with one sub-folder per class, or, on a disk or in an "
-        "object store, `idx:FOLDER|URI`, `parquet:FOLDER|URI`, `webdataset:FOLDER|URI` "
-        "(docs/data.md)"
+        "object store, `idx:FOLDER|URI`, `imagenet:FOLDER|URI`, `parquet:FOLDER|URI`, "
+        "`webdataset:FOLDER|URI` (docs/data.md)"
     )
     image_size: Size = Field(description="height and width in pixels")
     channels: Literal[1, 3]
     num_classes: Positive
     mean: Means = Field(description="pixel mean, 0 to 1")
     std: Deviations = Field(description="pixel deviation")
+    classes: ClassList | None = Field(
+        None, description="names (or numbers from 0) of the classes that are used; default: all"
+    )
+    limit: Positive | None = Field(
+        None, description="images of each class and split that are used; default: all"
+    )
     held_out_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
     samples_per_shard: Positive = 10_000
     max_bad_fraction: Fraction = Field(0.001, description="unreadable images before it stops")

@@ -121,6 +121,10 @@ Jitter = Annotated[
     Field(min_length=4, max_length=4),
     AfterValidator(_jitter),
 ]
+#: Names or numbers of classes.
+ClassList = Annotated[
+    tuple[str | Natural, ...], BeforeValidator(_tuple), Field(min_length=1, max_length=100_000)
+]
 Levels = Annotated[tuple[PositiveFloat, ...], BeforeValidator(_tuple)]
 #: Fraction of training, or step -> factor on the learning rate from there.
 Drops = Annotated[dict[float, NonNegative], BeforeValidator(_drops)]

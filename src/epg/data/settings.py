@@ -25,6 +25,16 @@ class ImageSettings(Protocol):
         ...
 
     @property
+    def classes(self) -> Sequence[str | int] | None:
+        """Names or numbers of the classes that are wanted; None for all."""
+        ...
+
+    @property
+    def limit(self) -> int | None:
+        """At most so many images of each class in each split; None for all."""
+        ...
+
+    @property
     def held_out_fraction(self) -> float:
         """Part of each class that is never trained on, where the source is not split yet."""
         ...

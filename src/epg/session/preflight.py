@@ -34,6 +34,8 @@ class RunRequest:
     output: str = "runs"
     settings: list[str] = field(default_factory=list)
     data: str | None = None
+    classes: str | None = None
+    limit: int | None = None
     store: str | None = None
     objectives: list[str] = field(default_factory=lambda: list(OBJECTIVES))
     inception_weights: str | None = None
@@ -74,7 +76,7 @@ def make_plan(request: RunRequest) -> RunPlan:
     if request.begin_at is not None:
         check_stage(request.begin_at, "--from")
     overrides = parse_overrides(request.settings)
-    overrides.update(_data_overrides(request.data, overrides))
+    overrides.update(_data_overrides(request, overrides))
     recipe = load_recipe(request.recipe, overrides)
     check_bounds(recipe)
     packaged = request.recipe in available_recipes() and _travels(overrides)
@@ -174,15 +176,25 @@ def prepare_folder(folder: Path) -> None:
         ) from error
 
 
-def _data_overrides(data: str | None, given: dict[str, Any]) -> dict[str, Any]:
-    """What `--data SOURCE` means for a recipe: the source, and its number of classes."""
-    if data is None:
-        return {}
+def _data_overrides(request: RunRequest, given: dict[str, Any]) -> dict[str, Any]:
+    """What `--data`, `--classes` and `--limit` mean for a recipe; the number of classes follows."""
     from epg.data.sources import absolute_spec, count_classes
 
-    found: dict[str, Any] = {"data.source": absolute_spec(data)}
-    if "data.num_classes" not in given:
-        found["data.num_classes"] = count_classes(data)
+    found: dict[str, Any] = {}
+    if request.data is not None:
+        found["data.source"] = absolute_spec(request.data)
+    if request.limit is not None:
+        found["data.limit"] = request.limit
+    classes = given.get("data.classes")
+    if request.classes is not None:
+        classes = [name.strip() for name in request.classes.split(",") if name.strip()]
+        found["data.classes"] = classes
+    if "data.num_classes" in given:
+        return found
+    if isinstance(classes, list):
+        found["data.num_classes"] = len(classes)
+    elif request.data is not None:
+        found["data.num_classes"] = count_classes(request.data)
     return found
 
 

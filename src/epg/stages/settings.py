@@ -20,6 +20,9 @@ def _sections(recipe: Recipe, *names: str) -> dict[str, Any]:
     content = recipe.model_dump(mode="json")
     # A data set is what it holds, which its digest says: its path is no setting.
     content["data"]["source"] = content["data"]["source"].partition(":")[0]
+    for key in ("classes", "limit"):  # a part that is not taken is no setting
+        if content["data"][key] is None:
+            content["data"].pop(key)
     chosen = {name: content[name] for name in names}
     for section in chosen.values():
         if isinstance(section, dict):

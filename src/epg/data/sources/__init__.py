@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from epg.data.settings import ImageSettings
-from epg.data.sources import digits, folder, idx, parquet, webdataset
+from epg.data.sources import digits, folder, idx, imagenet, parquet, webdataset
 from epg.data.sources.base import (
     BadImageError,
     Image,
@@ -16,6 +16,7 @@ from epg.data.sources.base import (
     SourceNotFound,
 )
 from epg.data.sources.contents import Contents, changes_in_words
+from epg.data.sources.selection import SelectedSource, chosen_labels
 from epg.errors import UserError
 
 __all__ = [
@@ -38,6 +39,7 @@ SCHEMES: dict[str, Scheme] = {
     "digits": digits,
     "folder": folder,
     "idx": idx,
+    "imagenet": imagenet,
     "parquet": parquet,
     "webdataset": webdataset,
 }
@@ -59,6 +61,12 @@ def open_source(
     """
     scheme, location = _resolve(spec)
     source = scheme.open(location, config, seed, contents)
+    if config.classes is not None or config.limit is not None:
+        aliases = getattr(source, "aliases", {})
+        every = range(len(source.classes))
+        wanted = every if config.classes is None else config.classes
+        labels = chosen_labels(wanted, source.classes, aliases, source.spec)
+        source = SelectedSource(source, labels, config.limit)
     if len(source.classes) != config.num_classes:
         raise UserError(
             f"data.num_classes is {config.num_classes}, but {spec} has {len(source.classes)} "

@@ -101,6 +101,7 @@ class ArchiveSource:
         classes: names of the classes.
         label_of: from a label as it is written in an archive to a class; None: no class.
         ignored: what was left out before.
+        aliases: other names of classes, such as synsets, and their labels.
 
     Raises:
         UserError: no images, or too few of them in a class.
@@ -115,8 +116,9 @@ class ArchiveSource:
         classes: list[str],
         label_of: Mapping[str, int],
         ignored: Mapping[str, int],
+        aliases: Mapping[str, int] | None = None,
     ) -> None:
-        self.spec, self.classes = printable(spec), classes
+        self.spec, self.classes, self.aliases = printable(spec), classes, dict(aliases or {})
         self._config = config
         self._volumes = [volume for pairs in parts.values() for volume, _ in pairs]
         self._indexes = [index for pairs in parts.values() for _, index in pairs]
