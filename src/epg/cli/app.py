@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from epg.cli.cluster import add_cluster_commands
-from epg.cli.options import RecipeOption, SetOption, StoreOption, with_examples
+from epg.cli.costs import add_cost_commands
+from epg.cli.options import with_examples
 from epg.cli.run import run
 from epg.cli.stages import add_stage_commands
 from epg.text import printable
@@ -104,60 +105,8 @@ def sample(
     show_metrics(found)
 
 
-@app.command()
-@with_examples(
-    "epg count-gflops --recipe digits",
-)
-def count_gflops(
-    recipe: RecipeOption,
-    settings: SetOption = None,
-    store: StoreOption = "runs",
-    run_name: Annotated[
-        str | None,
-        typer.Option("--run-name", metavar="NAME", help="Store the numbers in this run, too."),
-    ] = None,
-) -> None:
-    """Count parameters and GFLOPs of a recipe's models."""
-    if run_name is not None:
-        from epg.cli.stages import open_run, run_stage
-
-        run_stage("count-gflops", open_run(recipe, settings, store, run_name))
-        return
-    from epg.cli.stages import show_metrics
-    from epg.config.loading import load_recipe, parse_overrides
-    from epg.evaluation.costs import costs
-
-    show_metrics(costs(load_recipe(recipe, parse_overrides(settings or []))))
-
-
+add_cost_commands(app)
 add_stage_commands(app)
-
-
-@app.command()
-def recipes() -> None:
-    """List the recipes that travel with the package."""
-    from epg.config.loading import available_recipes, load_recipe
-
-    names = available_recipes()
-    width = max(map(len, names), default=0)
-    for name in names:
-        line = load_recipe(name).description.partition("\n")[0].removesuffix(".")
-        print(f"{name:<{width}}  {line}".rstrip())
-
-
-@app.command()
-@with_examples(
-    "epg show-recipe digits --set pretrain.steps=100 > mine.yaml",
-    "epg run --recipe mine.yaml --run-name mine",
-)
-def show_recipe(
-    recipe: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A recipe.")],
-    settings: SetOption = None,
-) -> None:
-    """Print a recipe, fully resolved."""
-    from epg.config.loading import dump_recipe, load_recipe, parse_overrides
-
-    print(dump_recipe(load_recipe(recipe, parse_overrides(settings or []))), end="")
 
 
 @app.command("compile")

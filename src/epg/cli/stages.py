@@ -88,7 +88,7 @@ def register(
     run_name: RunNameOption = None,
 ) -> None:
     """Put a model with its card into the registry."""
-    more = {"version": version} if version is not None else {}
+    more: dict[str, Any] = {"version": version} if version is not None else {}
     run = open_run(recipe, settings, store, run_name)
     run_stage("register", run, objective=objective, **more)
 
@@ -103,12 +103,13 @@ def open_run(recipe: str, settings: list[str] | None, store: str, run_name: str 
     return Run.open(recipe, overrides, store, name)
 
 
-def run_stage(stage: str, run: Run, **arguments: Any) -> StageRecord:
+def run_stage(stage: str, run: Run, *, quiet: bool = False, **arguments: Any) -> StageRecord:
     """Do one stage, alone on its run, and print its metrics.
 
     Args:
         stage: name of the command, such as `reference-statistics`.
         run: the run.
+        quiet: print nothing.
         arguments: what the stage takes besides the run, such as `objective`.
     """
     from epg.session.preflight import run_lock
@@ -122,7 +123,8 @@ def run_stage(stage: str, run: Run, **arguments: Any) -> StageRecord:
             lock = stack.enter_context(run_lock(run, f"epg {stage}"))
             run = replace(run, store=HeldStore(run.store, lock))
         record = function(run, **arguments)
-    show_metrics(record.metrics)
+    if not quiet:
+        show_metrics(record.metrics)
     return record
 
 

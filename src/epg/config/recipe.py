@@ -24,7 +24,7 @@ _MAX_TOKENS = 65_536  # patches of an image
 class Recipe(Section):
     """One experiment. `epg show-recipe NAME` prints it fully resolved."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$")]
     description: str = ""
     seed: Annotated[Natural, Field(le=2**31 - 1)]
     data: DataConfig
@@ -56,6 +56,11 @@ class Recipe(Section):
     def sigma_shift(self) -> float:
         """Resolution shift: image height / 64 unless the recipe says otherwise."""
         return self.diffusion.sigma_shift or self.data.image_size / 64
+
+    @property
+    def has_auxiliary_term(self) -> bool:
+        """Tell whether consistency fine-tuning looks at features of the pre-trained network."""
+        return self.consistency.auxiliary_weight > 0 and self.pretrain.enabled
 
     def sampling(self, objective: str) -> SamplingConfig:
         """How images of the `denoising` or the `consistency` model are sampled."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from epg.config import OBJECTIVES
 from epg.config.recipe import Recipe
 from epg.diffusion.plan import evaluations, sampling_steps
@@ -44,3 +46,32 @@ def costs(recipe: Recipe) -> dict[str, float | int]:
             for objective, count in nfe.items()
         },
     }
+
+
+def generators(recipe: Recipe) -> list[dict[str, Any]]:
+    """Return what each generator of a recipe costs, one row per objective, for JSON.
+
+    `gmacs_forward` counts attention's products, `gmacs_forward_without_attention` the linear
+    layers alone; `gmacs_paper` adds 5 per LayerNorm element to the latter. GFLOPs are 2 per MAC.
+
+    Source: docs/method.md, 7.
+    """
+    arguments = recipe.generator_arguments()
+    cost, parameters = generator_cost(arguments), generator_parameters(arguments)
+    rows = []
+    for objective in OBJECTIVES:
+        nfe = evaluations(sampling_steps(recipe.sampling(objective)))
+        rows.append(
+            {
+                "objective": objective,
+                "params": parameters,
+                "gmacs_forward": cost.gmacs,
+                "gmacs_forward_without_attention": cost.gmacs_without_attention,
+                "gmacs_paper": cost.gmacs_paper,
+                "gflops_forward": cost.gflops,
+                "nfe": nfe,
+                "gmacs_per_image": cost.gmacs * nfe,
+                "gflops_per_image": cost.gflops * nfe,
+            }
+        )
+    return rows

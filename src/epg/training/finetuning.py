@@ -231,7 +231,7 @@ class Consistency(_Finetuning):
             pair_weight(t, r, shift),
             config.huber_c,
         )
-        if not (config.auxiliary_weight and recipe.pretrain.enabled):
+        if not recipe.has_auxiliary_term:
             return Losses({"consistency": loss}, {})
         query = self._frozen_features(output)
         with torch.no_grad():
