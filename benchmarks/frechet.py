@@ -24,7 +24,8 @@ import scipy
 import scipy.linalg
 import torch
 
-from epg.evaluation.frechet import Moments, trace_of_root
+from epg.evaluation.metrics.frechet import trace_of_root
+from epg.evaluation.metrics.moments import Moments
 
 OURS, SQRTM, EIGVALS = "ours", "scipy.linalg.sqrtm", "numpy.linalg.eigvals"
 

@@ -32,6 +32,8 @@ _WRITERS: dict[Kind, Callable[[Any], str]] = {
 
 #: Feature networks: name in recipes and in figures -> what it is called in sentences.
 NETWORKS = {"classifier": "the pipeline's classifier", "inception": "Inception"}
+#: Those whose pooled features any figure of two sets can be taken in.
+SHARED = ("classifier", "inception")
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,9 @@ class Measure:
         short: a label for where its meaning stands beside it; empty: `label`.
         setting: what a recipe must have for it, besides a network.
         of_model: a property of the network, not of its images; `count-gflops` tells it as well.
+        judges: a verdict on images, which has a protocol (`epg.protocol`); else a count or a cost.
+        compares: real images are a part of it.
+        of_samples: of generated images, whose number and labels are a part of it.
         further: measured in a further network of the recipe, `networks[0]`.
     """
 
@@ -61,6 +66,9 @@ class Measure:
     short: str = ""
     setting: str = ""
     of_model: bool = False
+    judges: bool = True
+    compares: bool = True
+    of_samples: bool = True
     further: bool = False
 
     def write(self, value: Any) -> str:
@@ -133,12 +141,30 @@ MEASURES: tuple[Measure, ...] = (
         ("inception",),
     ),
     Measure(
+        "fid_infinity",
+        "FID∞",
+        "distance",
+        "lower",
+        "FID that infinitely many images would have, by extrapolation",
+        ("inception",),
+        setting="evaluate.fid_infinity: true",
+    ),
+    Measure(
+        "kid",
+        "KID",
+        "score",
+        "lower",
+        "unbiased kernel distance in Inception's pooled features",
+        ("inception",),
+    ),
+    Measure(
         "inception_score",
         "Inception score",
         "score",
         "higher",
         "how sure Inception is of each image's class, and how varied the classes are",
         ("inception",),
+        compares=False,
     ),
     Measure(
         "frechet_distance",
@@ -155,7 +181,7 @@ MEASURES: tuple[Measure, ...] = (
         "fraction",
         "higher",
         "share of generated images that lie among real ones in features of {network}",
-        ("classifier", "inception"),
+        SHARED,
     ),
     Measure(
         "recall",
@@ -163,7 +189,33 @@ MEASURES: tuple[Measure, ...] = (
         "fraction",
         "higher",
         "share of real images that lie among generated ones in features of {network}",
-        ("classifier", "inception"),
+        SHARED,
+    ),
+    Measure(
+        "density",
+        "Density",
+        "ratio",
+        "higher",
+        "in how many neighbourhoods of real images a generated one lies, over what is expected, in "
+        "features of {network}",
+        SHARED,
+    ),
+    Measure(
+        "coverage",
+        "Coverage",
+        "fraction",
+        "higher",
+        "share of real images with a generated one in their neighbourhood in features of {network}",
+        SHARED,
+    ),
+    Measure(
+        "variety",
+        "Variety, generated / real",
+        "ratio",
+        "",
+        "spread of generated images over that of real ones in features of {network}; near 0: all "
+        "alike",
+        SHARED,
     ),
     Measure(
         "class_agreement",
@@ -173,6 +225,7 @@ MEASURES: tuple[Measure, ...] = (
         "share of generated images that {network} reads as the class asked for",
         ("classifier",),
         short="Class agreement",
+        compares=False,
     ),
     Measure(
         "svc_agreement",
@@ -192,6 +245,7 @@ MEASURES: tuple[Measure, ...] = (
         "share of real held-out images that {network} reads rightly: no verdict is better than "
         "its judge",
         ("classifier",),
+        of_samples=False,
     ),
     Measure(
         "nearest_neighbour_ratio",
@@ -201,13 +255,14 @@ MEASURES: tuple[Measure, ...] = (
         "median distance of generated images to their nearest training image over that of real "
         "held-out images; far below 1: copies",
     ),
-    Measure("num_samples", "Images generated and judged", "count"),
+    Measure("num_samples", "Images generated and judged", "count", judges=False),
     Measure(
         "nfe",
         "Evaluations of the network per image",
         "count",
         "lower",
         short="Network evaluations",
+        judges=False,
     ),
     Measure(
         "images_per_second",
@@ -215,8 +270,9 @@ MEASURES: tuple[Measure, ...] = (
         "rate",
         "higher",
         short="Images per second",
+        judges=False,
     ),
-    Measure("parameters", "Parameters of the generator", "count", of_model=True),
+    Measure("parameters", "Parameters of the generator", "count", of_model=True, judges=False),
     Measure(
         "gmacs",
         "GMACs per evaluation",
@@ -224,6 +280,7 @@ MEASURES: tuple[Measure, ...] = (
         "",
         "multiply-accumulates of one evaluation for one image, in thousand millions",
         of_model=True,
+        judges=False,
     ),
 )
 

@@ -25,7 +25,17 @@ STAGES = ASSEMBLED | {"runs", "training", "evaluation", "registry", "report"}
 ABOVE = STAGES | {"stages"}
 
 # Leaves that all may import, as they may `epg` itself.
-OPEN = {"", "documents", "errors", "machine", "measures", "numbers", "published", "text"}
+OPEN = {
+    "",
+    "documents",
+    "errors",
+    "machine",
+    "measures",
+    "numbers",
+    "protocol",
+    "published",
+    "text",
+}
 
 # Which of our packages each package may import besides those.
 ALLOWED: dict[str, set[str]] = {

@@ -8,8 +8,11 @@ import scipy.linalg
 import torch
 
 from epg.evaluation.features.inception import FidInception, resize_like_tensorflow
-from epg.evaluation.frechet import Moments, frechet_distance, inception_score
-from epg.evaluation.neighbours import precision_recall
+from epg.evaluation.metrics.frechet import frechet_distance
+from epg.evaluation.metrics.inception_score import inception_score
+from epg.evaluation.metrics.kid import kernel_distance
+from epg.evaluation.metrics.manifold import compare_manifolds
+from epg.evaluation.metrics.moments import Moments
 
 
 def features(rows: int, seed: int, width: int = 96) -> np.ndarray:
@@ -65,8 +68,19 @@ def test_precision_and_recall_equal_torch_fidelitys():
     # Its first set is the generated one (since 0.4).
     samples, reference = torch.from_numpy(features(150, 1)), torch.from_numpy(features(200, 2))
     wanted = prc_features_to_metric(samples, reference, prc_neighborhood=3, verbose=False)
-    precision, recall = precision_recall(reference, samples, 3)
-    assert (precision, recall) == pytest.approx((wanted["precision"], wanted["recall"]))
+    found = compare_manifolds(reference, samples, 3)
+    assert (found.precision, found.recall) == pytest.approx((wanted["precision"], wanted["recall"]))
+
+
+def test_kid_equals_torch_fidelitys():
+    from torch_fidelity.metric_kid import kid_features_to_metric
+
+    x, y = features(400, 1), features(300, 2)
+    wanted = kid_features_to_metric(
+        torch.from_numpy(x), torch.from_numpy(y), kid_subsets=20, kid_subset_size=100, verbose=False
+    )
+    found = kernel_distance(x, y, subsets=20, subset_size=100)
+    assert found == pytest.approx(wanted["kernel_inception_distance_mean"], rel=1e-3)
 
 
 def published_network(tmp_path, ours: FidInception):

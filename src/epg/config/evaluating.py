@@ -30,6 +30,15 @@ class EvaluateConfig(Section):
     neighbours: Few = Field(3, description="k of improved precision and recall")
     classifier_epochs: Positive = 20
     svc: SvcConfig | None = None
+    labels: Literal["balanced", "random"] = Field(
+        "balanced", description="classes by turns, or each drawn at random"
+    )
+    reference: Literal["train", "held-out"] = Field(
+        "held-out",
+        description="real images that generated ones are compared with; papers use those that "
+        "were trained on",
+    )
+    fid_infinity: bool = Field(False, description="also measure FID without its bias")
 
     @model_validator(mode="after")
     def _once_each(self) -> EvaluateConfig:
@@ -41,7 +50,12 @@ class EvaluateConfig(Section):
 
 
 class GateConfig(Section):
-    """What a model must reach to be registered: metric name -> {min or max: value}."""
+    """What a model must reach to be registered: metric name -> {min, max or champion: value}."""
+
+    floor: bool = Field(
+        True,
+        description="an objective without bounds must be better than chance; false: it need not",
+    )
 
     denoising: dict[str, Bounds] = Field(default_factory=dict)
     consistency: dict[str, Bounds] = Field(default_factory=dict)

@@ -132,5 +132,6 @@ Drops = Annotated[dict[float, NonNegative], BeforeValidator(_drops)]
 EmaDecay = Annotated[
     Fraction | Annotated[tuple[Fraction, ...], Field(max_length=8)], BeforeValidator(_rates)
 ]
-#: What a figure must reach.
-Bounds = Annotated[dict[Literal["min", "max"], float], AfterValidator(_bounds)]
+#: What a figure must reach: values, or how much worse than the registered champion's it may be,
+#: as a part of that (0.02: 2 %; negative: it must be better).
+Bounds = Annotated[dict[Literal["min", "max", "champion"], float], AfterValidator(_bounds)]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from epg.config.sampling import SamplingConfig
@@ -40,45 +41,86 @@ class Samples:
         return len(self.images) / max(self.seconds, 1e-9)
 
 
+class GeneratedImages:
+    """The images of a series, of which any span can be asked for, on the device.
+
+    Args:
+        loaded: the generator.
+        labels: class of every image of the series, int64 [N], 0 ... number of classes - 1.
+        seed: image i depends on (seed, i, its label) and on nothing else.
+        batch_size: images at once.
+        sampling: how; default: what the generator's file says.
+
+    Raises:
+        UserError: a label that the model does not have, or sampling for the other objective.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedGenerator,
+        labels: NDArray[np.int64],
+        *,
+        seed: int,
+        batch_size: int,
+        sampling: SamplingConfig | None = None,
+    ) -> None:
+        self._loaded = loaded
+        self.labels = np.asarray(labels)
+        self._seed, self._batch_size = seed, batch_size
+        self._sampling = sampling or loaded.sampling
+        _check(loaded, labels, self._sampling)
+        self.device = prepare_device()
+        loaded.generator.to(self.device)
+        self.nfe = 0  # evaluations of the network per image, once one was made
+        self.seconds = 0.0  # of sampling alone
+        self.made = 0
+
+    @property
+    def images_per_second(self) -> float:
+        """Throughput of sampling so far."""
+        return self.made / max(self.seconds, 1e-9)
+
+    def read(self, start: int, end: int) -> Tensor:
+        """Return the images `start` ... `end` - 1 as uint8 [N, H, W, C] on the device."""
+        data = self._loaded.recipe["data"]
+        pieces = []
+        begun = time.perf_counter()
+        for first in range(start, end, self._batch_size):
+            chosen = self.labels[first : min(first + self._batch_size, end)]
+            labels = torch.from_numpy(chosen).to(self.device)
+            images, self.nfe = _sample(
+                self._loaded, labels, self._seed, first, self._sampling, None
+            )
+            pieces.append(to_uint8(images, data["mean"], data["std"]))
+        found = torch.cat(pieces)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.seconds += time.perf_counter() - begun
+        self.made += end - start
+        return found
+
+
 def generate(
     loaded: LoadedGenerator,
-    labels: np.ndarray,
+    labels: NDArray[np.int64],
     *,
     seed: int,
     batch_size: int,
     sampling: SamplingConfig | None = None,
     on_progress: Progress | None = None,
 ) -> Samples:
-    """Sample one image per label.
+    """Sample one image per label, all of them into memory; arguments as of `GeneratedImages`.
 
-    Args:
-        loaded: the generator.
-        labels: int64 [N], 0 ... number of classes - 1.
-        seed: sample i depends on (seed, i, its label) and not on the batch size.
-        batch_size: images at once.
-        sampling: how; default: what the generator's file says.
-        on_progress: called with (done, total, values).
-
-    Raises:
-        UserError: a label that the model does not have, or sampling for the other objective.
+    `on_progress` is called with (done, total, values).
     """
-    sampling = sampling or loaded.sampling
-    _check(loaded, labels, sampling)
-    device = prepare_device()
-    loaded.generator.to(device)
-    pieces: list[np.ndarray] = []
-    nfe = 0
-    begun = time.perf_counter()
+    source = GeneratedImages(loaded, labels, seed=seed, batch_size=batch_size, sampling=sampling)
+    pieces: list[NDArray[np.uint8]] = []
     for start in range(0, len(labels), batch_size):
-        chunk = torch.from_numpy(np.asarray(labels[start : start + batch_size])).to(device)
-        images, nfe = _sample(loaded, chunk, seed, start, sampling, None)
-        pieces.append(_to_pixels(loaded, images))
+        end = min(start + batch_size, len(labels))
+        pieces.append(source.read(start, end).cpu().numpy())
         if on_progress:
-            done = start + len(chunk)
-            rate = done / max(time.perf_counter() - begun, 1e-9)
-            on_progress(done, len(labels), {"images_per_second": rate})
-    seconds = time.perf_counter() - begun
-    return Samples(np.concatenate(pieces), np.asarray(labels), nfe, seconds)
+            on_progress(end, len(labels), {"images_per_second": source.images_per_second})
+    return Samples(np.concatenate(pieces), source.labels, source.nfe, source.seconds)
 
 
 def trajectory(

@@ -63,7 +63,7 @@ def save_weights(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any
         UserError: no space.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = sealed({**metadata, _TENSORS: _digest(plain)})
+    header = sealed({**metadata, _TENSORS: tensors_digest(plain)})
     write_tensors(path, plain, {HEADER_KEY: json.dumps(header, sort_keys=True)})
 
 
@@ -101,7 +101,7 @@ def load_weights(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         # Version 0.1 wrote neither digest.
         metadata = unseal(metadata, required=_TENSORS in metadata)
-        if metadata.pop(_TENSORS, None) not in (None, _digest(tensors)):
+        if metadata.pop(_TENSORS, None) not in (None, tensors_digest(tensors)):
             raise DocumentError("its tensors do not fit their digest: they were altered")
     except SafetensorError as error:
         raise UserError(f"{path}: not a safetensors file ({error}); pickles are refused") from error
@@ -110,7 +110,7 @@ def load_weights(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     return tensors, metadata
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 over names, types, shapes and values."""
     digest = hashlib.sha256()
     for name in sorted(tensors):

@@ -10,6 +10,9 @@ from typing import Any, Protocol
 
 from epg.errors import UserError
 
+#: Beside a model's weights: the figures of its evaluation, and how they were measured.
+EVALUATION_FILE = "evaluation.json"
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,49}")
 
@@ -87,6 +90,11 @@ class Registry(Protocol):
     def fetch(self, reference: str, folder: Path) -> Path:
         """Copy a version's weights into `folder`, check their SHA-256, and return the file."""
         ...
+
+
+def model_name(recipe: str, objective: str) -> str:
+    """Return the name under which a recipe's generator is registered."""
+    return f"{recipe}-{objective}"
 
 
 def check_model_name(name: str) -> str:

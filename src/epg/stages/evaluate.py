@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from epg.data.manifest import Manifest
 from epg.evaluation.checks import check_evaluation
 from epg.evaluation.costs import costs
+from epg.protocol import FACTS, HASHES, FeatureSpace, Protocol, Reference
 from epg.runs.entry import Component
 from epg.runs.handover import HandOver
 from epg.runs.perform import perform
-from epg.runs.record import Outputs, StageRecord, require_record
+from epg.runs.record import Outputs, StageRecord, fingerprint, require_record
 from epg.runs.run import Run
 from epg.stages.catalog import find_stage
 from epg.stages.inputs import stored_manifest, stored_output
@@ -26,16 +27,19 @@ from epg.telemetry.progress import StageReporter
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
 
     from epg.config.sampling import SamplingConfig
-    from epg.data.reader import ShardReader
-    from epg.evaluation.features.base import Statistics
-    from epg.evaluation.generate import Samples
+    from epg.evaluation.features.base import FeatureNetwork, Statistics
+    from epg.evaluation.generate import GeneratedImages
+    from epg.evaluation.parts import Pictures, Whole
     from epg.model.files import LoadedGenerator
 
 _STRIP_IMAGES = 10
 _STRIP_FRAMES = 8
 _GRID_COLUMNS = 10
+#: Features of generated images that are kept for precision and recall: 0.4 GB of Inception's.
+MAX_FEATURES = 50_000
 
 
 def evaluate(
@@ -71,21 +75,13 @@ def evaluate(
 
     def work(reporter: StageReporter, outputs: Outputs) -> None:
         path = weights.fetch(run.store, "generator", outputs.scratch / "generator.safetensors")
-        judged = reference.metrics  # the judges' own quality on real images
-        _Evaluation(run, objective, manifest, statistics, judged, reporter, outputs).work(path)
+        parts = f"{stage.name}/parts/{fingerprint(stage.name, config, inputs)[:16]}"
+        _Evaluation(run, objective, manifest, statistics, reference, parts, reporter, outputs).work(
+            path
+        )
 
-    return perform(
-        run,
-        stage,
-        config=evaluation_config(run.recipe, objective),
-        inputs=inputs,
-        work=work,
-    )
-
-
-def balanced_labels(count: int, num_classes: int) -> np.ndarray:
-    """Return labels int64 [N] that go round the classes: 0, 1, …, K - 1, 0, 1, and so on."""
-    return np.arange(count, dtype=np.int64) % num_classes
+    config = evaluation_config(run.recipe, objective)
+    return perform(run, stage, config=config, inputs=inputs, work=work)
 
 
 @dataclass
@@ -96,26 +92,45 @@ class _Evaluation:
     objective: str
     manifest: Manifest
     statistics: HandOver
-    judged: Mapping[str, Any]
+    reference: StageRecord
+    parts: str  # folder of the store for what was seen so far
     reporter: StageReporter
     outputs: Outputs
 
     def work(self, weights: Path) -> None:
         """Generate, draw, judge; metrics go to the record and to `metrics.json`."""
-        from epg.data.reader import ShardReader
+        from epg.evaluation.features.networks import open_networks
+        from epg.evaluation.generate import GeneratedImages
+        from epg.evaluation.labels import drawn_labels
         from epg.model.device import prepare_device
         from epg.model.files import load_generator
 
-        device = prepare_device()
+        settings, device = self.run.recipe.evaluate, prepare_device()
         loaded = load_generator(weights)
-        samples = self._generate(loaded)
-        self._draw(loaded, samples)
-        train = ShardReader(self.run.store, self.manifest, "train")
-        self._judge_features(samples, device)
-        self._judge_pixels(samples, train, device)
-        self.outputs.metrics["parameters"] = sum(p.numel() for p in loaded.generator.parameters())
-        self.outputs.metrics["gmacs"] = float(costs(self.run.recipe)["gmacs"])
-        self.outputs.details["device"] = str(device)
+        seed = self.run.recipe.seed
+        source = GeneratedImages(
+            loaded,
+            drawn_labels(settings.labels, settings.num_samples, len(loaded.classes), seed),
+            seed=seed,
+            batch_size=settings.batch_size,
+            sampling=self._sampling,
+        )
+        classifier = None
+        if "classifier" in settings.networks:
+            classifier = self._fetch("classifier", "classifier.safetensors")
+        networks = open_networks(settings.networks, classifier, device)
+        real = {kind: self._statistics(kind) for kind in networks}
+        whole = self._look(source, networks, real)
+        self._count(source, whole)
+        self._draw(loaded, whole.pictures, source.labels)
+        self._judge_features(networks, real, whole, source.labels, device)
+        self._judge_pixels(whole.pictures, source.labels, device)
+        metrics, details = self.outputs.metrics, self.outputs.details
+        metrics["parameters"] = sum(p.numel() for p in loaded.generator.parameters())
+        metrics["gmacs"] = float(costs(self.run.recipe)["gmacs"])
+        details["device"] = str(device)
+        protocol = self._protocol(networks)
+        details[FACTS], details[HASHES] = protocol.facts(), protocol.hashes(metrics)
         self._write_metrics()
 
     @property
@@ -123,120 +138,163 @@ class _Evaluation:
         """The recipe's as it is now; the file remembers what it was trained with."""
         return self.run.recipe.sampling(self.objective)
 
-    def _generate(self, loaded: LoadedGenerator) -> Samples:
-        from epg.evaluation.generate import generate
+    def _statistics(self, kind: str) -> Statistics:
+        from epg.evaluation.features.base import Statistics
+
+        name = f"statistics-{kind}"
+        return Statistics.from_npz(self._fetch(name, f"{name}.npz"))
+
+    def _look(
+        self,
+        source: GeneratedImages,
+        networks: Mapping[str, FeatureNetwork],
+        real: Mapping[str, Statistics],
+    ) -> Whole:
+        """Generate what no stored part holds, and look at it with every network of the recipe."""
+        from epg.evaluation.looking import RANKED, Look, kept_images, span_of
+        from epg.evaluation.parts import StoredParts, Whole, uncovered
+        from epg.evaluation.progress import Running
 
         settings = self.run.recipe.evaluate
-        samples = generate(
-            loaded,
-            balanced_labels(settings.num_samples, len(loaded.classes)),
-            seed=self.run.recipe.seed,
-            batch_size=settings.batch_size,
-            sampling=self._sampling,
-            on_progress=lambda done, total, values: self.reporter.progress(
-                done, total, "images", **values
-            ),
+        count = settings.num_samples
+        stored = StoredParts(self.outputs.store, self.parts)
+        earlier = stored.read()
+        spans = uncovered(count, span_of(settings.batch_size), [part.stretch for part in earlier])
+        if earlier:
+            before = sum(end - start for start, end in (part.stretch for part in earlier))
+            self.reporter.message(f"{before:,} of {count:,} images were seen before: going on")
+        running = Running(
+            count,
+            count - sum(end - start for start, end in spans),
+            next(iter(networks)),
+            next(iter(real.values())),
+            lambda done, total, values: self.reporter.progress(done, total, "images", **values),
+            store=stored.put,
+            rate=lambda: source.images_per_second,
+            parts=list(earlier),
         )
-        self.outputs.metrics["nfe"] = samples.nfe
-        self.outputs.metrics["images_per_second"] = samples.images_per_second
-        self.outputs.metrics["num_samples"] = len(samples.images)
-        return samples
+        manifest = self.manifest
+        look = Look(
+            networks,
+            source,
+            keep=count if count < MAX_FEATURES else MAX_FEATURES,
+            first=kept_images(count, manifest.image_size**2 * manifest.channels),
+            judge="classifier" if "classifier" in networks else "",
+            facts=lambda: {"seconds": source.seconds, "nfe": source.nfe * source.made},
+        )
+        look.at(spans, running)
+        whole = Whole.of(running.parts, RANKED)
+        stored.clear()
+        return whole
 
-    def _draw(self, loaded: LoadedGenerator, samples: Samples) -> None:
+    def _count(self, source: GeneratedImages, whole: Whole) -> None:
+        count = len(source.labels)
+        self.outputs.metrics["nfe"] = round(whole.facts["nfe"] / count)
+        self.outputs.metrics["images_per_second"] = count / max(whole.facts["seconds"], 1e-9)
+        self.outputs.metrics["num_samples"] = count
+
+    def _draw(self, loaded: LoadedGenerator, pictures: Pictures, labels: NDArray[np.int64]) -> None:
         from epg.evaluation.generate import trajectory
         from epg.evaluation.grid import class_grid, grid_html, trajectory_strip
+        from epg.evaluation.labels import drawn_labels
 
+        shown = labels[: len(pictures.first)]
         path = self.outputs.scratch / "samples.npz"
-        np.savez(path, samples.images, samples.labels)
+        np.savez(path, pictures.first, shown)
         self.outputs.put_file("samples", path)
-        grid = class_grid(samples.images, samples.labels, per_class=_GRID_COLUMNS)
+        grid = class_grid(pictures.first, shown, per_class=_GRID_COLUMNS)
         self.outputs.put_bytes("grid", "grid.png", grid)
         title = f"{self.run.recipe.name}: {self.objective}, one row per class"
         self.outputs.put_bytes("grid_page", "grid.html", grid_html(grid, title).encode())
-        labels = balanced_labels(min(_STRIP_IMAGES, len(loaded.classes)), len(loaded.classes))
+        seed, classes = self.run.recipe.seed, len(loaded.classes)
         way = trajectory(
             loaded,
-            labels,
-            seed=self.run.recipe.seed,
+            drawn_labels("balanced", min(_STRIP_IMAGES, classes), classes, seed),
+            seed=seed,
             frames=_STRIP_FRAMES,
             sampling=self._sampling,
         )
         self.outputs.put_bytes("trajectory", "trajectory.png", trajectory_strip(way))
 
-    def _judge_features(self, samples: Samples, device: torch.device) -> None:
-        """Compare with the held-out images in the features of every network of the recipe."""
-        from epg.evaluation.features.base import Statistics
-        from epg.evaluation.features.describing import describe
-        from epg.evaluation.features.networks import open_network
+    def _judge_features(
+        self,
+        networks: Mapping[str, FeatureNetwork],
+        real: Mapping[str, Statistics],
+        whole: Whole,
+        labels: NDArray[np.int64],
+        device: torch.device,
+    ) -> None:
+        """Compare with real images in the features of every network of the recipe."""
+        from epg.evaluation.judging import Judging
 
         metrics, details = self.outputs.metrics, self.outputs.details
-        kinds = self.run.recipe.evaluate.networks
-        classifier = None
-        if "classifier" in kinds:
-            classifier = self._fetch("classifier", "classifier.safetensors")
-        networks = {kind: open_network(kind, classifier, device) for kind in kinds}
-        found = describe(list(networks.values()), self._batches(samples), device=device)
-        for (kind, network), description in zip(networks.items(), found, strict=True):
-            name = f"statistics-{kind}"
-            real = Statistics.from_npz(self._fetch(name, f"{name}.npz"))
-            figures = network.compare(real, description, samples.labels)
-            metrics |= figures.metrics
-            details |= figures.details
-            of_itself = self.judged
-            metrics |= {key: of_itself[key] for key in network.figures if key in of_itself}
-            suffix = "" if kind == kinds[0] else f"_{kind}"
-            metrics |= self._precision_recall(real, description, suffix, device)
-        details["feature_network"] = networks[kinds[0]].name
-        details["feature_networks"] = {kind: network.name for kind, network in networks.items()}
-
-    def _precision_recall(
-        self, real: Statistics, found: Statistics, suffix: str, device: torch.device
-    ) -> dict[str, float]:
-        """Those of the recipe's first network bear the plain names."""
-        import torch
-
-        from epg.evaluation.neighbours import precision_recall
-
-        precision, recall = precision_recall(
-            torch.from_numpy(real.features).to(device),
-            torch.from_numpy(found.features).to(device),
-            self.run.recipe.evaluate.neighbours,
+        judging = Judging(
+            self.run.recipe.evaluate,
+            networks,
+            self.run.recipe.seed,
+            device,
+            lambda done, total: self.reporter.progress(done, total, "distances"),
         )
-        return {f"precision{suffix}": precision, f"recall{suffix}": recall}
+        verdicts = judging.figures(real, whole.found, labels)
+        metrics |= verdicts.metrics
+        details |= verdicts.details
+        of_itself = self.reference.metrics  # the judges' own quality on real images
+        for network in networks.values():
+            metrics |= {key: of_itself[key] for key in network.figures if key in of_itself}
+        names = {kind: network.name for kind, network in networks.items()}
+        details["feature_network"], details["feature_networks"] = next(iter(names.values())), names
+        for warning in verdicts.warnings:
+            self.reporter.warning(warning)
+        if verdicts.warnings:
+            details["warnings"] = verdicts.warnings
 
-    def _batches(self, samples: Samples) -> Iterator[np.ndarray]:
-        size = self.run.recipe.evaluate.batch_size
-        for start in range(0, len(samples.images), size):
-            yield samples.images[start : start + size]
+    def _protocol(self, networks: Mapping[str, FeatureNetwork]) -> Protocol:
+        settings, manifest = self.run.recipe.evaluate, self.manifest
+        told = self.reference.details["references"]
+        spaces = {k: FeatureSpace(n.name, n.weights_digest) for k, n in networks.items()}
+        references = {kind: Reference(**told[kind]) for kind in networks}
+        train = Reference("train", manifest.num_samples("train"), manifest.sha256, manifest.source)
+        return Protocol(
+            spaces,
+            {**references, "": train},
+            settings.num_samples,
+            settings.labels,
+            settings.neighbours,
+        )
 
     def _fetch(self, name: str, filename: str) -> Path:
         """Copy an output of the reference statistics."""
         return self.statistics.fetch(self.run.store, name, self.outputs.scratch / filename)
 
-    def _judge_pixels(self, samples: Samples, train: ShardReader, device: torch.device) -> None:
+    def _judge_pixels(
+        self, pictures: Pictures, labels: NDArray[np.int64], device: torch.device
+    ) -> None:
         """Are they copies of training images, and what does an independent judge see in them?"""
         from epg.data.arrays import read_npy
+        from epg.data.reader import ShardReader
         from epg.evaluation.judge import agreement, svc_predictions
-        from epg.evaluation.neighbours import (
+        from epg.evaluation.metrics.copies import (
             MAX_QUERIES,
-            distances_to_training,
+            nearest_in_training,
             nearest_neighbour_ratio,
         )
 
-        nearest = distances_to_training(samples.images[:MAX_QUERIES], train, device)
+        train = ShardReader(self.run.store, self.manifest, "train")
+        nearest = nearest_in_training(pictures.first[:MAX_QUERIES], train, device)
         held_out = read_npy(self._fetch("neighbours", "neighbours.npy").read_bytes())
-        ratio = nearest_neighbour_ratio(nearest, held_out)
+        ratio = nearest_neighbour_ratio(nearest.distances, held_out)
         self.outputs.metrics["nearest_neighbour_ratio"] = ratio
         svc = self.run.recipe.evaluate.svc
         if svc is not None:
             predicted = svc_predictions(
                 *train.load(),
-                samples.images,
+                pictures.first,
                 gamma=svc.gamma,
                 penalty=svc.C,
                 pixel_max=svc.pixel_max,
             )
-            seen = agreement(predicted, samples.labels, len(self.manifest.classes))
+            asked = labels[: len(predicted)]
+            seen = agreement(predicted, asked, len(self.manifest.classes))
             self.outputs.metrics["svc_agreement"] = seen.overall
             self.outputs.details["svc_agreement_by_class"] = seen.by_class
 

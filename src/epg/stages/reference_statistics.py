@@ -1,9 +1,10 @@
-"""Stage `reference-statistics`: what real images that no model was trained on look like."""
+"""Stage `reference-statistics`: the real images that generated ones are compared with."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from epg.data.manifest import Manifest
 from epg.evaluation.checks import check_evaluation
+from epg.protocol import Reference
 from epg.runs.entry import Component
 from epg.runs.perform import perform
 from epg.runs.record import Outputs, StageRecord
@@ -22,17 +24,21 @@ from epg.telemetry.progress import StageReporter
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
 
     from epg.data.reader import ShardReader
+    from epg.evaluation.features.base import Description, FeatureNetwork
 
 STAGE = STAGES["reference-statistics"]
-#: Held-out features kept for precision and recall, as in the ADM suite.
+#: Features of real images kept for precision and recall, as in the ADM suite.
 MAX_REFERENCE_FEATURES = 10_000
 _CLASSIFIER_BATCH = 64
 
 
 def reference_statistics(run: Run, shards: Manifest | None = None) -> StageRecord:
-    """Describe the held-out images; on the way, train the classifier that looks at them.
+    """Describe real images; on the way, train the classifier that looks at them.
+
+    They are those of `evaluate.reference`: held out, or trained on as in papers.
 
     Args:
         run: the run.
@@ -47,7 +53,7 @@ def reference_statistics(run: Run, shards: Manifest | None = None) -> StageRecor
 
     def work(reporter: StageReporter, outputs: Outputs) -> None:
         from epg.data.reader import ShardReader
-        from epg.evaluation.neighbours import MAX_TRAINING_IMAGES
+        from epg.evaluation.metrics.copies import MAX_TRAINING_IMAGES
         from epg.model.device import prepare_device
 
         device = prepare_device()
@@ -56,10 +62,9 @@ def reference_statistics(run: Run, shards: Manifest | None = None) -> StageRecor
         classifier = None
         if "classifier" in run.recipe.evaluate.networks:
             classifier = _train_classifier(run, train, reporter, outputs, device)
-        _describe(run, held_out, classifier, reporter, outputs, device)
+        splits = {"train": train, "held-out": held_out}
+        _Describing(run, splits, classifier, reporter, outputs, device).work()
         _measure_neighbours(train, held_out, outputs, device)
-        outputs.metrics["num_images"] = held_out.num_samples
-        outputs.details["split"] = "held-out"
         outputs.details["compared_training_images"] = min(train.num_samples, MAX_TRAINING_IMAGES)
 
     return perform(
@@ -114,52 +119,86 @@ def _train_classifier(
     return path
 
 
-def _describe(
-    run: Run,
-    held_out: ShardReader,
-    classifier: Path | None,
-    reporter: StageReporter,
-    outputs: Outputs,
-    device: torch.device,
-) -> None:
-    """Look at the held-out images once, through every network of the recipe."""
-    from epg.evaluation.features.describing import describe
-    from epg.evaluation.features.networks import open_network
-    from epg.evaluation.reading import once
+@dataclass(frozen=True)
+class _Describing:
+    """Looks at the reference once, through every network of the recipe."""
 
-    kinds = run.recipe.evaluate.networks
-    networks = {kind: open_network(kind, classifier, device) for kind in kinds}
-    labels: list[np.ndarray] = []
+    run: Run
+    splits: Mapping[str, ShardReader]
+    classifier: Path | None
+    reporter: StageReporter
+    outputs: Outputs
+    device: torch.device
 
-    def images() -> Iterator[np.ndarray]:
-        for batch, classes in once(held_out):
-            labels.append(classes)
-            yield batch
+    def work(self) -> None:
+        """Store each network's statistics, and what a judge of our own is worth."""
+        from epg.evaluation.features.networks import open_networks
 
-    found = describe(
-        list(networks.values()),
-        images(),
-        device=device,
-        keep=MAX_REFERENCE_FEATURES,
-        on_batch=lambda seen: reporter.progress(seen, held_out.num_samples, "images"),
-    )
-    for (kind, network), description in zip(networks.items(), found, strict=True):
-        name = f"statistics-{kind}"
-        outputs.put_bytes(name, f"{name}.npz", description.to_npz())
-        outputs.metrics |= network.quality(description, np.concatenate(labels))
-    outputs.details["feature_network"] = networks[kinds[0]].name
-    outputs.details["feature_networks"] = {kind: n.name for kind, n in networks.items()}
+        settings, outputs = self.run.recipe.evaluate, self.outputs
+        split, manifest = settings.reference, self.splits["train"].manifest
+        networks = open_networks(settings.networks, self.classifier, self.device)
+        found, labels = self._look(networks, split)
+        for kind, description in found.items():
+            name = f"statistics-{kind}"
+            outputs.put_bytes(name, f"{name}.npz", description.to_npz())
+        self._quality(networks, found, labels, split)
+        count = self.splits[split].num_samples
+        reference = Reference(split, count, manifest.sha256, manifest.source)
+        outputs.metrics["num_images"] = count
+        outputs.details["split"] = split
+        outputs.details["references"] = {kind: asdict(reference) for kind in networks}
+        names = {kind: network.name for kind, network in networks.items()}
+        outputs.details["feature_network"] = next(iter(names.values()))
+        outputs.details["feature_networks"] = names
+
+    def _look(
+        self, networks: Mapping[str, FeatureNetwork], split: str
+    ) -> tuple[dict[str, Description], NDArray[np.int64]]:
+        """Return what networks see in a split, and its labels in the same order."""
+        from epg.evaluation.features.describing import describe
+        from epg.evaluation.reading import once
+
+        reader = self.splits[split]
+        labels: list[NDArray[np.int64]] = []
+
+        def images() -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+            for batch, classes in once(reader):
+                labels.append(classes)
+                yield batch, classes
+
+        found = describe(
+            list(networks.values()),
+            images(),
+            device=self.device,
+            keep=MAX_REFERENCE_FEATURES,
+            on_batch=lambda seen: self.reporter.progress(seen, reader.num_samples, "images"),
+        )
+        return dict(zip(networks, found, strict=True)), np.concatenate(labels)
+
+    def _quality(
+        self,
+        networks: Mapping[str, FeatureNetwork],
+        found: dict[str, Description],
+        labels: NDArray[np.int64],
+        split: str,
+    ) -> None:
+        """Try judges of our own on images that they were not trained on."""
+        if split != "held-out" and "classifier" in networks:
+            judge = {"classifier": networks["classifier"]}
+            found, labels = self._look(judge, "held-out")
+        for kind, description in found.items():
+            self.outputs.metrics |= networks[kind].quality(description, labels)
 
 
 def _measure_neighbours(
     train: ShardReader, held_out: ShardReader, outputs: Outputs, device: torch.device
 ) -> None:
     """How far do real images that were not trained on lie from the training images?"""
-    from epg.evaluation.neighbours import MAX_QUERIES, distances_to_training
+    from epg.evaluation.metrics.copies import MAX_QUERIES, nearest_in_training
     from epg.evaluation.reading import once
 
     queries = np.concatenate([images for images, _ in once(held_out, MAX_QUERIES)])
-    nearest = distances_to_training(queries, train, device)
+    nearest = nearest_in_training(queries, train, device).distances
     buffer = io.BytesIO()
     np.save(buffer, nearest)
     outputs.put_bytes("neighbours", "neighbours.npy", buffer.getvalue())

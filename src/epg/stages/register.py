@@ -9,6 +9,7 @@ from epg.config.loading import dump_recipe
 from epg.config.recipe import Recipe
 from epg.data.manifest import Manifest
 from epg.errors import UserError
+from epg.registry.base import EVALUATION_FILE, model_name
 from epg.runs.entry import Component
 from epg.runs.handover import HandOver, fetch_output
 from epg.runs.perform import perform
@@ -60,16 +61,11 @@ def register(
     return perform(
         run,
         stage,
-        config={"model": model_name(run.recipe, objective), "version": version},
+        config={"model": model_name(run.recipe.name, objective), "version": version},
         inputs=inputs,
         work=work,
         always=not _still_registered(run, stage.name),
     )
-
-
-def model_name(recipe: Recipe, objective: str) -> str:
-    """Return the name under which a recipe's generator is registered."""
-    return f"{recipe.name}-{objective}"
 
 
 def _still_registered(run: Run, stage: str) -> bool:
@@ -97,8 +93,11 @@ def _register(
     extra = {}
     if "grid" in evaluation.outputs:
         extra["grid.png"] = fetch_output(run, evaluation, "grid", outputs.scratch / "grid.png")
+    if "metrics" in evaluation.outputs:  # with the protocol: a later model is compared with it
+        path = outputs.scratch / EVALUATION_FILE
+        extra[EVALUATION_FILE] = fetch_output(run, evaluation, "metrics", path)
     registered = open_registry(run.registry).register(
-        model_name(run.recipe, objective),
+        model_name(run.recipe.name, objective),
         weights,
         recipe_yaml=dump_recipe(run.recipe),
         metrics=evaluation.metrics,
@@ -121,7 +120,7 @@ def _card(run: Run, objective: str, evaluation: StageRecord) -> str:
     manifest = stored_manifest(run)
     return render_card(
         CardFacts(
-            model=model_name(run.recipe, objective),
+            model=model_name(run.recipe.name, objective),
             objective=objective,
             recipe_name=run.recipe.name,
             description=run.recipe.description,

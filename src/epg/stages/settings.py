@@ -58,9 +58,11 @@ def evaluation_config(recipe: Recipe, objective: str) -> dict[str, Any]:
 
 
 def reference_config(recipe: Recipe) -> dict[str, Any]:
-    """Settings of the reference statistics and their feature network."""
+    """Settings of the reference statistics and of the feature network that is trained for them."""
     config = _sections(recipe, "seed", "data", "evaluate")
     config["data"].pop("max_bad_fraction")
+    used = ("networks", "classifier_epochs", "reference")
+    config["evaluate"] = {key: config["evaluate"][key] for key in used}
     return config
 
 

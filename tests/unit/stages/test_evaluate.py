@@ -15,15 +15,19 @@ import torch
 from PIL import Image
 
 from epg.errors import UserError
+from epg.evaluation import looking
 from epg.evaluation.features.base import Features
 from epg.evaluation.features.inception_weights import WEIGHTS_URL
-from epg.measures import MEASURES
+from epg.evaluation.generate import GeneratedImages
+from epg.evaluation.labels import drawn_labels, labels_rule
+from epg.measures import FIGURES, MEASURES
 from epg.model.files import save_weights
 from epg.model.generator import Generator
+from epg.protocol import FACTS, HASHES
 from epg.runs.handover import HandOver, fetch_output
 from epg.runs.record import StageRecord
 from epg.runs.run import Run
-from epg.stages.evaluate import balanced_labels, evaluate, evaluate_component
+from epg.stages.evaluate import evaluate, evaluate_component
 from epg.stages.inputs import stored_manifest
 from epg.stages.reference_statistics import (
     reference_statistics,
@@ -38,8 +42,8 @@ SMALL = {
     "evaluate.classifier_epochs": 1,
     "denoising.sampling_steps": 2,
 }
-ALL = {measure.name for measure in MEASURES}
-FID = {"fid", "sfid", "inception_score"}
+ALL = {measure.name for measure in MEASURES} - {"fid_infinity"}
+FID = {"fid", "sfid", "kid", "inception_score"}
 OWN = {"frechet_distance", "class_agreement", "classifier_held_out_accuracy"}
 
 
@@ -242,7 +246,8 @@ def test_several_networks_judge_the_same_samples(
         assert of_both.outputs[name]["sha256"] == reference.outputs[name]["sha256"]
     weights = hand_over(run, "finetune-denoising", generator=weights_file)
     record = evaluate(run, "denoising", generator=weights)
-    further = {"precision_inception", "recall_inception"}
+    shared = ("precision", "recall", "density", "coverage", "variety")
+    further = {f"{name}_inception" for name in shared}
     assert set(record.metrics) == ALL | further
     assert record.outputs["samples"]["sha256"] == evaluated.outputs["samples"]["sha256"]
     same = set(evaluated.metrics) - {"images_per_second"}
@@ -258,9 +263,79 @@ def test_several_networks_judge_the_same_samples(
     assert other["fid"] == record.metrics["fid"]
 
 
-def test_labels_go_round_the_classes():
-    assert balanced_labels(7, 3).tolist() == [0, 1, 2, 0, 1, 2, 0]
-    assert balanced_labels(7, 3).dtype == np.int64
+def test_the_reference_may_be_the_images_that_were_trained_on(root, reference, weights_file):
+    settings = SMALL | {"evaluate.reference": "train", "evaluate.labels": "random"}
+    run = Run.open("smoke", settings, str(root), "as-papers-do")
+    shard(run)
+    train = stored_manifest(run).num_samples("train")
+    described = reference_statistics(run)
+    assert described.metrics["num_images"] == train
+    # The judge is tried on images that it was not trained on all the same.
+    quality = "classifier_held_out_accuracy"
+    assert described.metrics[quality] == reference.metrics[quality]
+    weights = hand_over(run, "finetune-denoising", generator=weights_file)
+    record = evaluate(run, "denoising", generator=weights)
+    facts = record.details[FACTS]
+    assert facts["references"]["classifier"]["split"] == "train"
+    assert facts["references"]["classifier"]["num_images"] == train
+    assert facts["labels"] == "random"
+
+
+def test_how_a_figure_was_measured_stands_beside_it(run, evaluated):
+    hashes, facts = evaluated.details[HASHES], evaluated.details[FACTS]
+    assert set(hashes) == {name for name in evaluated.metrics if FIGURES[name].judges}
+    space = facts["networks"]["classifier"]
+    assert space["name"] == "digits-cnn"
+    assert len(space["weights"]) == 64
+    assert facts["num_samples"] == 40
+    assert facts["references"]["classifier"]["digest"] == stored_manifest(run).sha256
+    low, high = evaluated.details["intervals"]["frechet_distance"]
+    assert low < evaluated.metrics["frechet_distance"] < high
+    assert "frechet_distance of 40 images, fewer than its 64" in evaluated.details["warnings"][0]
+
+
+def test_an_evaluation_that_was_killed_goes_on(root, weights, reference, monkeypatch):
+    """Neither images nor figures differ from those of one that was not killed."""
+    settings = SMALL | {"evaluate.num_samples": 150, "evaluate.batch_size": 64}
+    run = Run.open("smoke", settings, str(root), "a-run")
+    read, read_spans = GeneratedImages.read, []
+
+    def reading(until: int) -> None:
+        def counted(self: GeneratedImages, start: int, end: int) -> torch.Tensor:
+            if start >= until:
+                raise KeyboardInterrupt
+            read_spans.append((start, end))
+            return read(self, start, end)
+
+        monkeypatch.setattr(GeneratedImages, "read", counted)
+
+    monkeypatch.setattr(looking, "PART_SECONDS", 0.0)
+    reading(until=64)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(run, "denoising", generator=weights)
+    reading(until=150)
+    record = evaluate(run, "denoising", generator=weights)
+    assert read_spans == [(0, 64), (64, 128), (128, 150)]
+    assert not list(run.store.list("evaluate-denoising/parts/"))
+    run.store.delete("stages/evaluate-denoising.json")
+    again = evaluate(run, "denoising", generator=weights).metrics
+    same = set(again) - {"images_per_second"}
+    assert {k: record.metrics[k] for k in same} == pytest.approx(
+        {k: again[k] for k in same}, rel=1e-9
+    )
+
+
+def test_labels_go_round_the_classes_or_are_drawn():
+    assert drawn_labels("balanced", 7, 3, 0).tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert drawn_labels("balanced", 7, 3, 0).dtype == np.int64
+    drawn = drawn_labels("random", 3000, 3, 0)
+    assert np.bincount(drawn).min() > 900
+    assert np.array_equal(drawn, drawn_labels("random", 3000, 3, 0))
+    assert not np.array_equal(drawn, drawn_labels("random", 3000, 3, 1))
+    assert [labels_rule(labels, 3) for labels in (drawn, drawn_labels("balanced", 7, 3, 0))] == [
+        "random",
+        "balanced",
+    ]
 
 
 def test_altered_statistics_are_not_used(run, reference, tmp_path):

@@ -6,6 +6,7 @@ Shapes: `N` images, `D` feature width, `S` width of the spatial features, `K` cl
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from epg.data.arrays import read_npz
 from epg.errors import UserError
-from epg.evaluation.frechet import Moments
+from epg.evaluation.metrics.inception_score import ScoreSums
+from epg.evaluation.metrics.moments import Moments
 
 _MAX_BYTES = 4 * 1024**3  # Inception: 33 MB of covariances, 8 kB an image
 
@@ -97,9 +99,18 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Description(Statistics):
-    """Statistics of a set of images, and what the network reads in each: logits float32 [N, K]."""
+    """Statistics of a set of images, and what the network reads in each.
 
-    logits: NDArray[np.float32]
+    Attributes:
+        predicted: class with the highest logit, int64 [N].
+        confidence: log-probability of the class that an image was asked for or is of, float32
+            [N]; NaN where the network has no such class.
+        splits: what the inception score is made of.
+    """
+
+    predicted: NDArray[np.int64]
+    confidence: NDArray[np.float32]
+    splits: Mapping[int, ScoreSums]
 
 
 class Figures(NamedTuple):
@@ -116,9 +127,11 @@ class FeatureNetwork(Protocol):
 
     Attributes:
         figures: names of all the figures that it gives, here and in `quality`.
+        weights_digest: SHA-256 over its tensors: features of other weights are others.
     """
 
     figures: tuple[str, ...]
+    weights_digest: str
 
     @property
     def name(self) -> str:

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from epg.documents import Kind, fields
 from epg.errors import UserError, one_line
 from epg.evaluation.features.base import Description, Features, Figures, Statistics
-from epg.evaluation.frechet import frechet_distance
 from epg.evaluation.judge import agreement
-from epg.model.files import check_fit, load_weights, save_weights
+from epg.evaluation.metrics.frechet import frechet_distance
+from epg.model.files import check_fit, load_weights, save_weights, tensors_digest
 
 KIND = "classifier"
 _SHAPE: dict[str, Kind] = {
@@ -74,6 +74,7 @@ class Classifier(nn.Module):
         "class_agreement",
         "classifier_held_out_accuracy",
     )
+    weights_digest = ""
     mean: Tensor
     std: Tensor
 
@@ -120,11 +121,11 @@ class Classifier(nn.Module):
 
     def quality(self, real: Description, labels: NDArray[np.int64]) -> dict[str, float]:
         """Return its accuracy on real images: no generator can be judged better than its judge."""
-        return {"classifier_held_out_accuracy": float((real.logits.argmax(1) == labels).mean())}
+        return {"classifier_held_out_accuracy": float((real.predicted == labels).mean())}
 
     def compare(self, real: Statistics, found: Description, labels: NDArray[np.int64]) -> Figures:
         """Return the distance of the two sets, and the classes seen against those asked for."""
-        seen = agreement(found.logits.argmax(1), labels, self.shape.num_classes)
+        seen = agreement(found.predicted, labels, self.shape.num_classes)
         distance = frechet_distance(real.moments, found.moments)
         return Figures(
             {"frechet_distance": distance, "class_agreement": seen.overall},
@@ -214,6 +215,7 @@ def load_classifier(path: Path, device: torch.device | str = "cpu") -> Classifie
             check_fit(Classifier(shape), tensors)
         model = Classifier(shape)
         model.load_state_dict(tensors)
+        model.weights_digest = tensors_digest(tensors)
     except (ValueError, TypeError, RuntimeError) as error:
         reason = one_line(error)
         raise UserError(f"{path}: weights do not fit their own header: {reason}") from error

@@ -6,7 +6,6 @@ Shapes: `B` batch, `N` images, `H W C` pixels, `D` feature width, `K` classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,15 +14,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from epg.evaluation.features.base import Description, FeatureNetwork, Features
-from epg.evaluation.frechet import MomentAccumulator
+from epg.evaluation.features.seen import Seen
+from epg.evaluation.metrics.inception_score import ScoreSums, joined, score_sums
+from epg.evaluation.metrics.moments import MomentAccumulator, Scatter
 from epg.evaluation.precision import full_precision
 
+#: Images that a network sees at once: the k-th group of a set is the same images however they
+#: arrive, because another group would round their features otherwise.
+GROUP = 64
+SPAN = 8 * GROUP
 
-@full_precision()
-@torch.inference_mode()
+Labelled = tuple[NDArray[np.uint8], NDArray[np.int64]]
+
+
 def describe(
     networks: Sequence[FeatureNetwork],
-    batches: Iterable[NDArray[np.uint8]],
+    batches: Iterable[Labelled],
     *,
     device: torch.device | str = "cpu",
     keep: int = 50_000,
@@ -33,26 +39,87 @@ def describe(
 
     Args:
         networks: who looks; each batch goes to every one of them.
-        batches: all images, in batches of any size.
+        batches: all images with their labels int64 [B], in batches of any size.
         device: where the networks lie.
         keep: rows of features to keep, for precision and recall.
         on_batch: called with the number of images seen so far.
 
     Returns:
-        one description per network.
+        one description per network; none depends on the size of the batches.
     """
-    sums = [_Sums(keep) for _ in networks]
+    describer = Describer(networks, keep)
     seen = 0
-    for images in batches:
-        pixels = torch.tensor(images, device=device)
-        for network, own in zip(networks, sums, strict=True):
-            own.add(network.describe(pixels))
+    for images, labels in _spans(batches):
+        describer.add(torch.tensor(images, device=device), labels, seen)
         seen += len(images)
         if on_batch is not None:
             on_batch(seen)
     if not seen:
         raise ValueError("no images to describe")
-    return [own.description() for own in sums]
+    return [Seen.described([part]) for part in describer.seen()]
+
+
+def _spans(batches: Iterable[Labelled]) -> Iterable[Labelled]:
+    """Cut a stream of batches of any size into spans of one size; the last may be shorter."""
+    waiting: list[Labelled] = []
+    count = 0
+    for images, labels in batches:
+        waiting.append((images, labels))
+        count += len(images)
+        while count >= SPAN:
+            whole = [np.concatenate([part[i] for part in waiting]) for i in (0, 1)]
+            yield whole[0][:SPAN], whole[1][:SPAN]
+            waiting = [(whole[0][SPAN:], whole[1][SPAN:])]
+            count -= SPAN
+    if count:
+        yield (
+            np.concatenate([images for images, _ in waiting]),
+            np.concatenate([labels for _, labels in waiting]),
+        )
+
+
+class Describer:
+    """Gathers what networks see in images that come span by span, in any order of spans.
+
+    Memory: the sums of each network (8·D² bytes, and the same of the spatial features), and the
+    features of images whose number is below `keep` (4·D bytes each).
+    """
+
+    def __init__(self, networks: Sequence[FeatureNetwork], keep: int) -> None:
+        """Start with nothing seen; see `describe` for the arguments."""
+        self._networks = list(networks)
+        self._keep = keep
+        self._sums = [_Sums(keep) for _ in networks]
+
+    @full_precision()
+    @torch.inference_mode()
+    def add(self, images: Tensor, labels: NDArray[np.int64], first: int) -> list[Tensor]:
+        """Look at a span of images.
+
+        Args:
+            images: uint8 [B, H, W, C] on the networks' device.
+            labels: what they were asked for or are, int64 [B].
+            first: number of the first of them in the set; a multiple of `GROUP`.
+
+        Returns:
+            each network's `confidence` in the labels, float32 [B] on the CPU.
+        """
+        assert first % GROUP == 0
+        sure: list[list[Tensor]] = [[] for _ in self._networks]
+        for start in range(0, len(images), GROUP):
+            group = images[start : start + GROUP]
+            of_group = torch.from_numpy(labels[start : start + GROUP]).to(images.device)
+            for network, sums, own in zip(self._networks, self._sums, sure, strict=True):
+                own.append(sums.add(network.describe(group), of_group, first + start))
+        return [torch.cat(own) for own in sure]
+
+    def scatters(self) -> list[Scatter]:
+        """Return the sums of each network's pooled features so far."""
+        return [sums.scatter() for sums in self._sums]
+
+    def seen(self) -> list[Seen]:
+        """Return what each network has seen so far."""
+        return [sums.seen() for sums in self._sums]
 
 
 class _Sums:
@@ -62,29 +129,47 @@ class _Sums:
         self._keep = keep
         self._pool: MomentAccumulator | None = None
         self._spatial: MomentAccumulator | None = None
-        self._features: list[Tensor] = []
-        self._logits: list[Tensor] = []
-        self._seen = 0
+        self._rows: dict[str, list[Tensor]] = {
+            name: [] for name in ("index", "features", "predicted", "confidence")
+        }
+        self._splits: dict[int, ScoreSums] = {}
 
-    def add(self, found: Features) -> None:
+    def add(self, found: Features, labels: Tensor, first: int) -> Tensor:
+        """Take in a group; returns its `confidence`."""
         self._pool = self._pool or MomentAccumulator(found.pool.shape[1])
         self._pool.add(found.pool)
         if found.spatial is not None:
             self._spatial = self._spatial or MomentAccumulator(found.spatial.shape[1])
             self._spatial.add(found.spatial)
-        self._features.append(found.pool[: max(self._keep - self._seen, 0)].float().cpu())
-        self._logits.append(found.logits.float().cpu())
-        self._seen += len(found.pool)
+        logits = found.logits.float()
+        self._splits = joined([self._splits, score_sums(logits, first)])
+        rows = {
+            "index": torch.arange(first, first + len(logits)),
+            "features": found.pool[: max(self._keep - first, 0)].float(),
+            "predicted": logits.argmax(1),
+            "confidence": confidence(logits, labels),
+        }
+        for name, values in rows.items():
+            self._rows[name].append(values.cpu())
+        return self._rows["confidence"][-1]
 
-    def description(self) -> Description:
+    def scatter(self) -> Scatter:
         assert self._pool is not None
-        features: NDArray[Any] = torch.cat(self._features).numpy()
-        moments = self._pool.moments()
-        if self._seen <= self._keep:
-            moments = replace(moments, features=features)
-        return Description(
-            moments,
-            self._spatial.moments() if self._spatial else None,
-            features,
-            torch.cat(self._logits).numpy(),
+        return self._pool.scatter()
+
+    def seen(self) -> Seen:
+        rows: dict[str, Any] = {name: torch.cat(v).numpy() for name, v in self._rows.items()}
+        return Seen(
+            pool=self.scatter(),
+            spatial=self._spatial.scatter() if self._spatial else None,
+            splits=self._splits,
+            **rows,
         )
+
+
+def confidence(logits: Tensor, labels: Tensor) -> Tensor:
+    """Log-probability of the classes [N] by logits [N, K]; NaN for a class beyond K."""
+    known = (labels >= 0) & (labels < logits.shape[1])
+    place = torch.where(known, labels, 0)
+    found = logits.log_softmax(1).gather(1, place[:, None])[:, 0]
+    return torch.where(known, found, float("nan"))

@@ -26,7 +26,10 @@ from torchvision.models.inception import (
 
 from epg.evaluation.features.base import Description, Features, Figures, Statistics
 from epg.evaluation.features.inception_weights import require_inception_weights
-from epg.evaluation.frechet import frechet_distance, inception_score
+from epg.evaluation.metrics.frechet import frechet_distance
+from epg.evaluation.metrics.inception_score import score
+from epg.evaluation.metrics.kid import kernel_distance
+from epg.model.files import tensors_digest
 
 FEATURE_DIM = 2048
 SPATIAL_CHANNELS = 7  # of 17×17 pixels: 2,023 features
@@ -88,7 +91,9 @@ class FidInception(nn.Module):
     """Features of published FID, sFID and inception scores from uint8 images."""
 
     name = "inception-2015-12-05"
-    figures: tuple[str, ...] = ("fid", "sfid", "inception_score")
+    figures: tuple[str, ...] = ("fid", "sfid", "kid", "inception_score")
+    weights_digest = ""
+    device: torch.device | str = "cpu"
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,14 +140,15 @@ class FidInception(nn.Module):
         return {}
 
     def compare(self, real: Statistics, found: Description, labels: NDArray[np.int64]) -> Figures:
-        """Return FID, sFID and the inception score, which knows no real images."""
+        """Return FID, sFID, KID and the inception score, which knows no real images."""
         del labels
         assert real.spatial is not None
         assert found.spatial is not None
         metrics = {
             "fid": frechet_distance(real.moments, found.moments),
             "sfid": frechet_distance(real.spatial, found.spatial),
-            "inception_score": inception_score(found.logits),
+            "kid": kernel_distance(found.features, real.features, device=self.device),
+            "inception_score": score(found.splits),
         }
         return Figures(metrics, {})
 
@@ -191,4 +197,6 @@ def load_inception(device: torch.device | str = "cpu") -> FidInception:
     with torch.device("meta"):  # no time for random weights that are replaced at once
         model = FidInception()
     model.load_state_dict(state, assign=True)
+    model.weights_digest = tensors_digest(state)
+    model.device = device
     return model.fold().to(device)

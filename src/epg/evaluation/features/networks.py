@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -28,6 +28,13 @@ NETWORKS: dict[str, Callable[[Path | None, torch.device], FeatureNetwork]] = {
     "classifier": _classifier,
     "inception": _inception,
 }
+
+
+def open_networks(
+    kinds: Iterable[str], classifier: Path | None, device: torch.device
+) -> dict[str, FeatureNetwork]:
+    """Return feature networks by their names in a recipe, in its order; see `open_network`."""
+    return {kind: open_network(kind, classifier, device) for kind in kinds}
 
 
 def open_network(kind: str, classifier: Path | None, device: torch.device) -> FeatureNetwork:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from epg.evaluation.features.base import Statistics
-from epg.evaluation.frechet import Moments, frechet_distance
+from epg.evaluation.metrics.frechet import frechet_distance
+from epg.evaluation.metrics.moments import Moments
 
 
 @pytest.mark.parametrize("spatial", [False, True])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,9 @@ import pytest
 import torch
 
 from epg.evaluation.features.base import Features, Figures
-from epg.evaluation.features.describing import describe
-from epg.evaluation.frechet import Moments
+from epg.evaluation.features.describing import GROUP, describe
+from epg.evaluation.metrics.inception_score import inception_score, score
+from epg.evaluation.metrics.moments import Moments
 
 CONV: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # unknown to torch's types
 MATMUL = torch.backends.cuda.matmul
@@ -19,16 +21,19 @@ class Looking:
 
     figures: tuple[str, ...] = ()
     name = "pixels"
+    weights_digest = ""
 
     def __init__(self, *, spatial: bool = False, fails: bool = False) -> None:
         self.spatial = spatial
         self.fails = fails
         self.settings: list[tuple[str, str]] = []
+        self.on_group: Callable[[int], None] = lambda count: None
 
     def describe(self, images: torch.Tensor) -> Features:
         self.settings.append((CONV.fp32_precision, MATMUL.fp32_precision))
         if self.fails:
             raise RuntimeError("out of memory")
+        self.on_group(len(images))
         x = images.flatten(1).float()
         return Features(x, -x[:, :2], x[:, :3] if self.spatial else None)
 
@@ -44,15 +49,39 @@ def images() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (10, 2, 2, 1), dtype=np.uint8)
 
 
+def labelled(*batches: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [(batch, np.ones(len(batch), np.int64)) for batch in batches]
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 500, 700])
+def test_nothing_depends_on_the_size_of_the_batches(size):
+    """Not even a bit: the network sees the same groups, however the images arrive."""
+    pixels = np.random.default_rng(1).integers(0, 256, (700, 2, 2, 1), dtype=np.uint8)
+    network = Looking(spatial=True)
+    groups: list[int] = []
+    network.on_group = groups.append
+    parts = [pixels[start : start + size] for start in range(0, 700, size)]
+    (found,) = describe([network], labelled(*parts))
+    (wanted,) = describe([Looking(spatial=True)], labelled(pixels))
+    assert groups == [GROUP] * (700 // GROUP) + [700 % GROUP]
+    assert np.array_equal(found.moments.covariance, wanted.moments.covariance)
+    assert np.array_equal(found.features, wanted.features)
+    assert np.array_equal(found.confidence, wanted.confidence)
+    assert score(found.splits) == score(wanted.splits)
+
+
 def test_every_network_sees_every_batch_of_one_pass(images):
-    batches = iter([images[:4], images[4:9], images[9:]])  # there is no second pass
+    batches = iter(labelled(images[:4], images[4:9], images[9:]))  # there is no second pass
     seen: list[int] = []
     first, second = describe([Looking(), Looking(spatial=True)], batches, on_batch=seen.append)
-    assert seen == [4, 9, 10]
+    assert seen == [10]
     rows = images.reshape(10, 4).astype(np.float32)
     for found in (first, second):
         assert np.array_equal(found.features, rows)
-        assert np.array_equal(found.logits, -rows[:, :2])
+        assert np.array_equal(found.predicted, (-rows[:, :2]).argmax(1))
+        logits = torch.from_numpy(-rows[:, :2])
+        np.testing.assert_allclose(found.confidence, logits.log_softmax(1)[:, 1], rtol=1e-5)
+        assert score(found.splits) == pytest.approx(inception_score(logits))
         np.testing.assert_allclose(found.moments.covariance, Moments.of(rows).covariance)
         assert found.moments.features is not None
     assert first.spatial is None
@@ -61,9 +90,9 @@ def test_every_network_sees_every_batch_of_one_pass(images):
 
 
 def test_features_beyond_those_to_keep_count_in_the_moments_alone(images):
-    (found,) = describe([Looking()], [images[:4], images[4:]], keep=6)
+    (found,) = describe([Looking()], labelled(images[:4], images[4:]), keep=6)
     assert len(found.features) == 6
-    assert found.moments.count == len(found.logits) == 10
+    assert found.moments.count == len(found.predicted) == 10
     assert found.moments.features is None
 
 
@@ -81,9 +110,9 @@ def test_features_are_taken_in_full_float32(images, fails):
     try:
         if fails:
             with pytest.raises(RuntimeError, match="out of memory"):
-                describe([network], [images])
+                describe([network], labelled(images))
         else:
-            describe([network], [images])
+            describe([network], labelled(images))
         assert network.settings == [("ieee", "ieee")]
         assert MATMUL.fp32_precision == CONV.fp32_precision == "tf32"
     finally:

@@ -95,11 +95,13 @@ def test_features_have_the_published_widths(weights):
 def test_figures_are_fid_sfid_and_the_inception_score(weights):
     model = load_inception()
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
-    (found,) = describe([model], [images])
+    (found,) = describe([model], [(images, np.zeros(2, np.int64))])
     metrics, details = model.compare(found, found, np.zeros(2, np.int64))
     assert set(metrics) == set(model.figures)
     assert metrics["fid"] == pytest.approx(0.0, abs=1e-6)
     assert metrics["sfid"] == pytest.approx(0.0, abs=1e-6)
+    assert metrics["kid"] < 0  # unbiased: below 0 for a set and itself
+    assert len(model.weights_digest) == 64
     assert metrics["inception_score"] >= 1.0
     assert details == {}
     assert model.quality(found, np.zeros(2, np.int64)) == {}

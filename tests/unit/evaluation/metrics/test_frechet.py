@@ -4,13 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from epg.evaluation.frechet import (
-    BUFFER_ROWS,
-    MomentAccumulator,
-    Moments,
-    frechet_distance,
-    inception_score,
-)
+from epg.evaluation.metrics.frechet import frechet_distance
+from epg.evaluation.metrics.inception_score import inception_score, joined, score, score_sums
+from epg.evaluation.metrics.moments import BUFFER_ROWS, MomentAccumulator, Moments, Scatter
 
 
 def gaussian(rows: int, width: int, seed: int = 0, scale: float = 1.0) -> np.ndarray:
@@ -101,3 +97,36 @@ def test_inception_score_is_the_mean_over_splits():
     one_class_each = np.repeat(np.eye(2), 5, axis=0) * 1e4  # 5 of class 0, then 5 of class 1
     assert inception_score(one_class_each, split_size=5) == pytest.approx(1.0)
     assert inception_score(one_class_each, split_size=10) == pytest.approx(2.0)
+
+
+def test_inception_score_of_parts_is_that_of_the_whole():
+    logits = torch.randn(23, 6, generator=torch.Generator().manual_seed(0)) * 3
+    wanted = inception_score(logits, split_size=10)
+    parts = [score_sums(logits[a:b], a, 10) for a, b in ((7, 12), (0, 7), (12, 23))]
+    assert score(joined(parts)) == pytest.approx(wanted, rel=1e-12)
+    assert {split: sums.count for split, sums in joined(parts).items()} == {0: 10, 1: 10, 2: 3}
+
+
+@pytest.mark.parametrize("cuts", [[], [1], [600, 601, 1400]])
+def test_moments_of_parts_are_those_of_the_whole(cuts):
+    x = torch.from_numpy(gaussian(1500, 8, 3)) + 1e4
+    parts = []
+    for part in torch.tensor_split(x, cuts):
+        accumulator = MomentAccumulator(8)
+        accumulator.add(part)
+        parts.append(accumulator.scatter())
+    found, wanted = Scatter.joined(reversed(parts)).moments(), Moments.of(x)
+    np.testing.assert_allclose(found.mean, wanted.mean, rtol=1e-12)
+    np.testing.assert_allclose(found.covariance, wanted.covariance, rtol=1e-9, atol=1e-9)
+    assert found.count == 1500
+
+
+def test_near_singular_covariances_equal_their_closed_form():
+    spread = np.array([1.0, 1e-9, 1e-14, 0.0])
+    other = np.array([4.0, 1e-9, 1e-12, 1e-14])
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))[0]
+    turned = [turn @ np.diag(s) @ turn.T for s in (spread, other)]
+    first, second = (Moments(np.zeros(4), covariance, 1000) for covariance in turned)
+    wanted = ((np.sqrt(spread) - np.sqrt(other)) ** 2).sum()
+    assert frechet_distance(first, second) == pytest.approx(wanted, rel=1e-6)
+    assert frechet_distance(second, first) == pytest.approx(wanted, rel=1e-6)

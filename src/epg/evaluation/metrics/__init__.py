@@ -1,0 +1,1 @@
+"""Figures from features: each file has the functions of one family, and knows no network."""
