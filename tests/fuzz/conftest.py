@@ -15,7 +15,7 @@ from tests.fuzz.stored import Kind, kinds
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Kind]]:
     """An object of every kind that is stored; nobody waits before a second look at it."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("store.reading", "data.reader", "training.checkpoints"):
+        for module in ("store.reading", "data.shard_reading", "training.checkpoints"):
             patch.setattr(f"epg.{module}.PAUSE_SECONDS", 0.0)
         yield kinds(tmp_path_factory.mktemp("stored"))
 

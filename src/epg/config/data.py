@@ -14,6 +14,7 @@ from epg.config.values import (
     Means,
     PerView,
     Positive,
+    Quality,
     Range,
     Section,
     Size,
@@ -40,7 +41,15 @@ class DataConfig(Section):
         None, description="images of each class and split that are used; default: all"
     )
     held_out_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
-    samples_per_shard: Positive = 10_000
+    crop: Literal["exact", "fast"] = Field(
+        "exact", description="ADM's, by Pillow to the bit, or by PyTorch in a quarter of the time"
+    )
+    encoding: Literal["raw", "png", "jpeg", "passthrough"] = Field(
+        "raw", description="how images are stored; `jpeg` loses, `passthrough` keeps the file"
+    )
+    jpeg_quality: Quality = 95
+    shard_bytes: Positive = Field(256_000_000, description="size of a shard")
+    samples_per_shard: Positive | None = Field(None, description="in place of `shard_bytes`")
     max_bad_fraction: Fraction = Field(0.001, description="unreadable images before it stops")
     horizontal_flip: bool = True
 

@@ -92,6 +92,8 @@ AtLeastTwo = Annotated[int, BeforeValidator(_integral), Field(ge=2, le=10**6)]
 Few = Annotated[int, BeforeValidator(_integral), Field(ge=1, le=1_000)]
 #: Widths of layers, pixels, images at once.
 Size = Annotated[int, BeforeValidator(_integral), Field(ge=1, le=65_536)]
+#: Of JPEG.
+Quality = Annotated[int, BeforeValidator(_integral), Field(ge=1, le=100)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]

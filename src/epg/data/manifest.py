@@ -24,7 +24,7 @@ from epg.documents import (
 from epg.errors import UserError
 
 KIND = "shards"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SPLITS = ("train", "held-out")
 _MOST = 2**48  # bytes or samples of a shard: sums of many still fit 63 bits
 _FIELDS: dict[str, Kind] = {
@@ -38,17 +38,33 @@ _FIELDS: dict[str, Kind] = {
     "class_counts": dict,
     "report": dict,
 }
+#: What format 2 adds; shards and manifests of format 1 are read as they were written.
+_FIELDS_2: dict[str, Kind] = {"source_digest": str, "crop": str, "encoding": str}
 _SHARD: dict[str, Kind] = {"key": str, "size": int, "sha256": str, "num_samples": int}
+_SHARD_2: dict[str, Kind] = {"index_size": int, "index_sha256": str}
+_LARGEST_INDEX = 2**28  # bytes
+CROPS = ("exact", "fast")
+ENCODINGS = ("raw", "png", "jpeg", "passthrough")
 
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """One tar: key relative to the run's store, size in bytes, digest, number of samples."""
+    """One tar: key relative to the run's store, size in bytes, digest, number of samples.
+
+    Beside it lies its index (`index_key`) of `index_size` bytes; "" is the digest of none.
+    """
 
     key: str
     size: int
     sha256: str
     num_samples: int
+    index_size: int = 0
+    index_sha256: str = ""
+
+    @property
+    def index_key(self) -> str:
+        """Key of the index."""
+        return f"{self.key}.index"
 
 
 @dataclass(frozen=True)
@@ -63,6 +79,9 @@ class Manifest:
         splits: `train` and `held-out`, each a list of shards in order.
         class_counts: per split, the number of samples of each class.
         report: what was converted, skipped and ignored on the way, by reason.
+        source_digest: of what the source held; "" where nobody said.
+        crop: how images were cut, one of `CROPS`.
+        encoding: how images are stored, one of `ENCODINGS`.
     """
 
     source: str
@@ -72,6 +91,9 @@ class Manifest:
     splits: dict[str, list[ShardInfo]]
     class_counts: dict[str, list[int]]
     report: dict[str, Any] = field(default_factory=dict)
+    source_digest: str = ""
+    crop: str = "exact"
+    encoding: str = "raw"
     epg_kind: str = KIND
     format_version: int = FORMAT_VERSION
 
@@ -90,7 +112,7 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """Return the object's content: the canonical JSON with a seal."""
-        return _canonical(sealed(asdict(self)))
+        return _canonical(sealed(self._content()))
 
     @property
     def sha256(self) -> str:
@@ -99,8 +121,20 @@ class Manifest:
         The same images under another path are the same data; a report about hidden files beside
         them is no data at all.
         """
-        content = replace(self, source="", report={})
-        return hashlib.sha256(_canonical(asdict(content))).hexdigest()
+        content = replace(self, source="", source_digest="", report={})
+        return hashlib.sha256(_canonical(content._content())).hexdigest()
+
+    def _content(self) -> dict[str, Any]:
+        """Return the fields that this format has."""
+        content = asdict(self)
+        if self.format_version == 1:
+            for name in _FIELDS_2:
+                del content[name]
+            for shards in content["splits"].values():
+                for shard in shards:
+                    for name in _SHARD_2:
+                        del shard[name]
+        return content
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
@@ -111,13 +145,14 @@ class Manifest:
             raise _not_a_manifest(str(error)) from None
         if raw.get("epg_kind") != KIND:
             raise _not_a_manifest(f'"epg_kind": "{KIND}" is missing')
-        if raw.get("format_version") != FORMAT_VERSION:
+        version = raw.get("format_version")
+        if version not in (1, FORMAT_VERSION) or isinstance(version, bool):
             raise _not_a_manifest(
-                f"format_version is {raw.get('format_version')!r}, "
-                f"this version of epg reads {FORMAT_VERSION}"
+                f"format_version is {version!r}, this version of epg reads 1 and {FORMAT_VERSION}"
             )
+        kinds = _FIELDS if version == 1 else {**_FIELDS, **_FIELDS_2}
         try:
-            content = unseal(fields(raw, _FIELDS, {SEAL: str}), required=False)
+            content = unseal(fields(raw, kinds, {SEAL: str}), required=version != 1)
             return cls(**{**content, "splits": _splits(content["splits"])})._checked()
         except DocumentError as error:
             raise _not_a_manifest(f"wrong field: {error}") from None
@@ -128,6 +163,8 @@ class Manifest:
         _require(self.channels in (1, 3), "channels")
         _require(_all_are(str, self.classes) and len(self.classes) >= 1, "classes")
         _require(set(self.class_counts) == set(self.splits), "class_counts")
+        _require(self.crop in CROPS, "crop")
+        _require(self.encoding in ENCODINGS, "encoding")
         for split, shards in self.splits.items():
             counts: Any = self.class_counts[split]
             _require(
@@ -142,12 +179,15 @@ class Manifest:
 
 def shard_info(raw: object) -> ShardInfo:
     """Return one shard's entry. Raises `DocumentError` for anything else."""
-    shard = ShardInfo(**fields(raw, _SHARD))
+    shard = ShardInfo(**fields(raw, _SHARD, _SHARD_2))
     _require(0 <= shard.size < _MOST and 1 <= shard.num_samples < _MOST, "size or num_samples")
     parts = shard.key.split("/")
     safe = "\0" not in shard.key and not {"", ".", ".."} & set(parts)
     _require(safe, f"key {shard.key[:80]!r}")
     _require(is_sha256(shard.sha256), f"sha256 of {shard.key[:80]!r}")
+    indexed = is_sha256(shard.index_sha256) and 0 < shard.index_size <= _LARGEST_INDEX
+    none = not shard.index_sha256 and not shard.index_size
+    _require(indexed or none, f"index of {shard.key[:80]!r}")
     return shard
 
 

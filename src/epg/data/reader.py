@@ -1,52 +1,38 @@
 """Read shards in an order that is a pure function of (seed, epoch); resume is an offset.
 
-numpy only. A shard is read whole, checked against the manifest's SHA-256, and decoded into one
-array; nothing of an altered shard is ever used. Shards are permuted in each epoch and loaded in
-groups of bounded size (one group ahead, in a thread); samples are permuted within a group.
+A split that fits into the window is read once and stays in memory, shuffled as a whole in each
+epoch. A larger one is read in windows of consecutive samples (`lanes.py`): each process reads the
+windows of its own part of the batches, the next ones ahead, by large sequential reads into memory
+that is used again, decoded in the threads that read. Nothing altered is ever used.
 """
 
 from __future__ import annotations
 
-import hashlib
-import time
-from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from epg.data.manifest import Manifest, ShardInfo
+from epg.data.lanes import Lanes, Run
+from epg.data.manifest import Manifest
 from epg.data.order import permutation
-from epg.data.shard_format import ShardError, decode_label, decode_pixels, read_members
+from epg.data.shard_reading import Buffers, SplitShards
+from epg.data.windows import Batch, Batches, Windows, copy_images
 from epg.errors import UserError
+from epg.machine import available_cores
 from epg.store.base import Store
-from epg.store.reading import PAUSE_SECONDS, READS
 
-_PIECE = 1024 * 1024
-_WINDOW_BYTES = 1024**3
-
-
-class Batch(NamedTuple):
-    """Images uint8 [B, H, W, C], labels int64 [B], ids int64 [B] (position within the split)."""
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    ids: NDArray[np.int64]
+WINDOW_BYTES = 1024**3
+_TAR_BYTES = 2048  # of headers, label and padding around an image
+_CHUNK_BYTES = 16 * 1024**2  # of one read of a split that is read as a whole
+_MOST_THREADS = 16
 
 
 class _Arrays(NamedTuple):
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
-
-
-class _Group(NamedTuple):
-    """Samples `start` … `start + len(ids)` of the endless stream, from the given shards."""
-
-    start: int
-    shards: list[int]
-    ids: NDArray[np.int64]
-    rows: NDArray[np.int64]  # where each id lies in the group's own arrays
 
 
 class ShardReader:
@@ -56,11 +42,9 @@ class ShardReader:
         store: the run's store; the manifest's keys are relative to it.
         manifest: the data set.
         split: `train` or `held-out`.
-        window_bytes: how much decoded data is held. A split that fits stays in memory after the
-            first reading. Of a larger one two groups are held, the one that is mixed and the next
-            one: each has as many shards as fit into half the window, and at least one. So memory
-            is bounded by `window_bytes`, or by two shards where those are larger, and one encoded
-            shard on its way. It is part of the order.
+        window_bytes: how much decoded data all processes hold together, so each a part of it: half
+            of it is mixed, half is read ahead. A split that fits stays in memory, in every process,
+            after the first reading. It is part of the order.
 
     Raises:
         UserError: unknown or empty split.
@@ -72,21 +56,18 @@ class ShardReader:
         manifest: Manifest,
         split: str,
         *,
-        window_bytes: int = _WINDOW_BYTES,
+        window_bytes: int = WINDOW_BYTES,
     ) -> None:
         self.store = store
         self.manifest = manifest
         self.split = split
-        self.shards = manifest.shards(split)
         self.num_samples = manifest.num_samples(split)
         if not self.num_samples:
             raise UserError(f"the split {split!r} of {manifest.source} has no samples")
-        self.shape = (manifest.image_size, manifest.image_size, manifest.channels)
-        self._sample_bytes = int(np.prod(self.shape))
-        self._group_bytes = window_bytes // 2
-        self._counts = np.array([shard.num_samples for shard in self.shards], np.int64)
-        self._offsets = np.concatenate([[0], np.cumsum(self._counts)])
-        self._keep = self.num_samples * self._sample_bytes <= window_bytes
+        self.shards = SplitShards(store, manifest, split)
+        self.shape = self.shards.shape
+        self._window_samples = window_bytes // 2 // (self.shards.sample_bytes + _TAR_BYTES)
+        self._keep = self.num_samples * self.shards.sample_bytes <= window_bytes
         self._kept: _Arrays | None = None
 
     def load(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -97,7 +78,7 @@ class ShardReader:
         """
         if self._kept is not None:
             return self._kept
-        arrays = self._load_shards(list(range(len(self.shards))))
+        arrays = self._load_all()
         if self._keep:
             for array in arrays:
                 array.flags.writeable = False  # shared by all later readers
@@ -114,9 +95,9 @@ class ShardReader:
     ) -> Generator[Batch, None, None]:
         """Yield shuffled batches without end; each id occurs exactly once per epoch.
 
-        Batches cross the borders of groups and epochs. The k-th batch depends on (manifest,
+        Batches cross the borders of windows and epochs. The k-th batch depends on (manifest,
         window, seed, batch_size, k) alone, not on the number of ranks; starting at `start_step`
-        loads no group before its own.
+        reads nothing that comes before.
 
         Args:
             batch_size: samples of a step over all ranks.
@@ -132,159 +113,110 @@ class ShardReader:
             )
         if not 0 <= rank < world_size or start_step < 0 or seed < 0:
             raise ValueError(f"rank {rank} of {world_size}, start_step {start_step}, seed {seed}")
-        return self._stream(batch_size, seed, start_step, rank, batch_size // world_size)
+        if self._keep:
+            return self._from_memory(batch_size, seed, start_step, rank, world_size)
+        lanes = Lanes(self.shards.counts, batch_size, self._window_samples, seed)
+        return self._from_windows(lanes, batch_size, start_step, rank, world_size)
 
-    def _stream(
-        self, batch_size: int, seed: int, step: int, rank: int, local: int
+    def _from_memory(
+        self, batch_size: int, seed: int, step: int, rank: int, world_size: int
     ) -> Generator[Batch, None, None]:
-        loaded = self._loaded_groups(seed, step * batch_size + rank * local)
-        group, arrays = next(loaded)
+        images, labels = self.load()
+        local = batch_size // world_size
+        batches = Batches((local, *self.shape))
+        epoch, order = -1, np.empty(0, np.int64)
         while True:
-            first = step * batch_size + rank * local
-            batch = Batch(
-                np.empty((local, *self.shape), np.uint8),
-                np.empty(local, np.int64),
-                np.empty(local, np.int64),
-            )
+            batch = batches.take()
             filled = 0
             while filled < local:
-                while first + filled >= group.start + len(group.ids):
-                    del arrays  # now: asking for the next group starts reading the one after it
-                    group, arrays = next(loaded)
-                begin = first + filled - group.start
-                chosen = slice(begin, begin + local - filled)
-                rows = group.rows[chosen]
-                target = slice(filled, filled + len(rows))
-                np.take(arrays.images, rows, axis=0, out=batch.images[target])
-                batch.labels[target] = arrays.labels[rows]
-                batch.ids[target] = group.ids[chosen]
-                filled += len(rows)
+                position = step * batch_size + rank * local + filled
+                if position // self.num_samples != epoch:
+                    epoch = position // self.num_samples
+                    order = self._order_of_all(seed, epoch)
+                begin = position % self.num_samples
+                batch.ids[filled:] = _padded(order[begin : begin + local - filled], local - filled)
+                filled += min(local - filled, self.num_samples - begin)
+            np.take(images, batch.ids, axis=0, out=batch.images, mode="clip")  # else it is buffered
+            np.take(labels, batch.ids, out=batch.labels)
             yield batch
+            del batch
             step += 1
 
-    def _groups(self, seed: int, position: int) -> Iterator[_Group]:
-        """Yield the groups of the endless stream, beginning with the one that holds `position`."""
-        epoch = position // self.num_samples
-        while True:
-            start = epoch * self.num_samples
-            for number, shards in enumerate(self._shard_groups(seed, epoch)):
-                count = int(self._counts[shards].sum())
-                if start + count > position:
-                    rows = permutation(count, seed, epoch, 1, number)
-                    ids = np.concatenate(
-                        [np.arange(self._offsets[i], self._offsets[i + 1]) for i in shards]
-                    )
-                    yield _Group(start, shards, ids[rows], rows)
-                start += count
-            epoch += 1
+    def _order_of_all(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        """Return the ids of an epoch: shards in their order, then all of their samples shuffled."""
+        counts = self.shards.counts
+        starts = np.cumsum(counts) - counts
+        row = [
+            np.arange(starts[i], starts[i] + counts[i])
+            for i in permutation(len(counts), seed, epoch, 0).tolist()
+        ]
+        return np.concatenate(row)[permutation(self.num_samples, seed, epoch, 1, 0)]
 
-    def _shard_groups(self, seed: int, epoch: int) -> Iterator[list[int]]:
-        """Yield the epoch's shards in their order, as many at a time as half the window holds."""
-        group: list[int] = []
-        size = 0
-        for index in permutation(len(self.shards), seed, epoch, 0).tolist():
-            added = int(self._counts[index]) * self._sample_bytes
-            if group and size + added > self._group_bytes:
-                yield group
-                group, size = [], 0
-            group.append(index)
-            size += added
-        yield group
+    def _from_windows(
+        self, lanes: Lanes, batch_size: int, step: int, rank: int, world_size: int
+    ) -> Generator[Batch, None, None]:
+        local = batch_size // world_size
+        batches = Batches((local, *self.shape))
+        with ThreadPoolExecutor(_threads(), "shard-reader") as pool:
+            windows = Windows(self.shards, lanes, pool)
+            try:
+                wanted = lanes.slice(step, rank, world_size)
+                while True:
+                    following = lanes.slice(step + 1, rank, world_size)
+                    windows.ask_for(wanted, following)
+                    batch = batches.take()
+                    windows.fill(batch, wanted)
+                    windows.forget_all_but(following)
+                    yield batch
+                    del batch
+                    wanted, step = following, step + 1
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
 
-    def _loaded_groups(self, seed: int, position: int) -> Iterator[tuple[_Group, _Arrays]]:
-        if self._keep:
-            arrays = _Arrays(*self.load())
-            for group in self._groups(seed, position):
-                yield group._replace(rows=group.ids), arrays
-            return
-        with ThreadPoolExecutor(1, thread_name_prefix="shard-reader") as pool:
-            ahead: tuple[_Group, Future[_Arrays]] | None = None
-            for group in self._groups(seed, position):
-                following = (group, pool.submit(self._load_shards, group.shards))
-                if ahead is not None:
-                    yield ahead[0], ahead[1].result()
-                ahead = following
-
-    def _load_shards(self, indices: list[int]) -> _Arrays:
-        for index in indices:
-            info = self.shards[index]
-            if info.num_samples * self._sample_bytes > info.size:
+    def _load_all(self) -> _Arrays:
+        """Read the whole split, by parts in several threads."""
+        counts, size = self.shards.counts, self.shards.sample_bytes
+        for info in self.shards.infos:  # memory is asked for only where there is so much to read
+            if self.manifest.encoding == "raw" and info.num_samples * size > info.size:
                 raise UserError(
-                    f"shard {self._where(info)} has {info.size} bytes, too few for the "
-                    f"{info.num_samples} samples of the manifest: make the shards again with "
-                    "`epg shard`"
+                    f"shard {self.store.uri.rstrip('/')}/{info.key} has {info.size} bytes, too few "
+                    f"for the {info.num_samples} samples of the manifest: make the shards again "
+                    "with `epg shard`"
                 )
-        count = int(self._counts[indices].sum())
-        arrays = _Arrays(np.empty((count, *self.shape), np.uint8), np.empty(count, np.int64))
-        start = 0
-        for index in indices:
-            info = self.shards[index]
-            end = start + info.num_samples
-            part = _Arrays(arrays.images[start:end], arrays.labels[start:end])
-            _decode_shard(self._where(info), read_verified(self.store, info), self, part)
-            start = end
+        for number in range(len(counts)):
+            self.shards.index(number)
+        arrays = _Arrays(
+            np.empty((self.num_samples, *self.shape), np.uint8),
+            np.empty(self.num_samples, np.int64),
+        )
+        buffers = Buffers()
+        rows = max(1, _CHUNK_BYTES // (size + _TAR_BYTES))
+
+        def load(run: Run) -> None:
+            loaded = self.shards.load([run], buffers)
+            copy_images(loaded, np.arange(run.rows), arrays.images, loaded.ids)
+            arrays.labels[loaded.ids] = loaded.labels
+            buffers.give(loaded.buffer)
+
+        runs = [
+            Run(number, first, min(rows, count - first))
+            for number, count in enumerate(counts.tolist())
+            for first in range(0, count, rows)
+        ]
+        with ThreadPoolExecutor(_threads(), "shard-reader") as pool:
+            try:
+                for done in [pool.submit(load, run) for run in runs]:
+                    done.result()
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
         return arrays
 
-    def _where(self, info: ShardInfo) -> str:
-        return f"{self.store.uri.rstrip('/')}/{info.key}"
+
+def _padded(values: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """Return values and zeros up to a length: what follows is filled later."""
+    return np.pad(values, (0, length - len(values))) if len(values) < length else values
 
 
-def read_verified(store: Store, info: ShardInfo) -> bytearray:
-    """Return a shard's bytes. Raises `UserError` unless size and SHA-256 are the manifest's."""
-    for look in range(1, READS + 1):
-        try:
-            return _read_verified(store, info)
-        except ShardError as error:  # the fault may be the reading's
-            if look == READS:
-                raise UserError(
-                    f"shard {store.uri.rstrip('/')}/{info.key} has {error}: it was cut or altered; "
-                    "put back a copy of it if there is one, or move it away and run the same "
-                    "command again to write it anew"
-                ) from None
-            time.sleep(PAUSE_SECONDS * look)
-    raise AssertionError("unreachable")
-
-
-def _read_verified(store: Store, info: ShardInfo) -> bytearray:
-    """Read a shard once. Raises `ShardError` unless size and SHA-256 are the manifest's."""
-    data = bytearray()  # it grows with what comes: the manifest's size may be anything
-    digest = hashlib.sha256()
-    with store.open(info.key) as stream:
-        while len(data) <= info.size and (piece := stream.read(_PIECE)):
-            data += piece
-            digest.update(piece)
-    if len(data) != info.size:
-        amount = f"more than {info.size}" if len(data) > info.size else str(len(data))
-        raise ShardError(
-            f"{amount} bytes, the manifest says {info.size} with SHA-256 {info.sha256}"
-        )
-    if digest.hexdigest() != info.sha256:
-        raise ShardError(f"SHA-256 {digest.hexdigest()}, the manifest says {info.sha256}")
-    return data
-
-
-def _decode_shard(where: str, data: bytearray, reader: ShardReader, target: _Arrays) -> None:
-    """Fill `target` from a shard's bytes. Raises `UserError` naming the shard and the member."""
-    count, num_classes = len(target.labels), len(reader.manifest.classes)
-    done, key = 0, ""
-    try:
-        members = read_members(data)
-        for image in members:
-            key = image.key
-            label = next(members, None)
-            if image.extension != "npy" or label is None or label[:2] != (image.key, "cls"):
-                raise ShardError("a sample is one .npy followed by its .cls")
-            if not key.startswith(f"{reader.split}/"):
-                raise ShardError(f"the sample is not of the split {reader.split!r}")
-            if done == count:
-                raise ShardError(f"more samples than the {count} of the manifest")
-            target.images[done] = decode_pixels(image.content, reader.shape)
-            target.labels[done] = decode_label(label.content, num_classes)
-            done += 1
-        if done != count:
-            raise ShardError(f"{done} samples, the manifest says {count}")
-    except ShardError as error:
-        place = f" at sample {key}" if key else ""
-        raise UserError(
-            f"shard {where} cannot be used{place}: {error}; make the shards again with `epg shard`"
-        ) from None
+def _threads() -> int:
+    """Threads that read, check and decode: also on one core, one waits while another works."""
+    return max(2, min(available_cores(), _MOST_THREADS))

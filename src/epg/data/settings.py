@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 
-class ImageSettings(Protocol):
-    """The settings of stored images: `data` of a recipe is one."""
+class CropSettings(Protocol):
+    """How the pixels of an image are made of a file."""
 
     @property
     def image_size(self) -> int:
@@ -18,6 +18,29 @@ class ImageSettings(Protocol):
     def channels(self) -> int:
         """1 or 3."""
         ...
+
+    @property
+    def crop(self) -> str:
+        """`exact` or `fast`: see `sources/crop.py`."""
+        ...
+
+    @property
+    def encoding(self) -> str:
+        """`raw`, `png`, `jpeg` or `passthrough`: see `encoding.py`."""
+        ...
+
+
+class EncodingSettings(CropSettings, Protocol):
+    """How an image is stored."""
+
+    @property
+    def jpeg_quality(self) -> int:
+        """1 to 100, for `jpeg`."""
+        ...
+
+
+class ImageSettings(EncodingSettings, Protocol):
+    """The settings of stored images: `data` of a recipe is one."""
 
     @property
     def num_classes(self) -> int:
@@ -40,8 +63,13 @@ class ImageSettings(Protocol):
         ...
 
     @property
-    def samples_per_shard(self) -> int:
-        """Samples of a full shard."""
+    def samples_per_shard(self) -> int | None:
+        """Samples of a full shard; None where `shard_bytes` says how large it is."""
+        ...
+
+    @property
+    def shard_bytes(self) -> int:
+        """About how many bytes a full shard has."""
         ...
 
     @property

@@ -1,6 +1,7 @@
-"""What a shard looks like: a plain ustar with two members a sample, KEY.npy and KEY.cls.
+"""What a shard looks like: a plain ustar with two members a sample, the image and its label.
 
-KEY.npy is the image, uint8 [H, W, C], in numpy's own format 1.0; KEY.cls is the label in decimal.
+The image is KEY.npy (uint8 [H, W, C] in numpy's own format 1.0), KEY.png, KEY.jpg or KEY.webp;
+KEY.cls is the label in decimal.
 Keys are ours (`train/0003-0000012`: split, label, number within the class) and hold no dot, since
 webdataset ends a key at the first one. The same samples give the same bytes on every machine;
 nothing is ever extracted to disk or unpickled.
@@ -23,7 +24,15 @@ from numpy.typing import NDArray
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
-_MEMBER = re.compile(r"((?:train|held-out)/[0-9]{1,9}-[0-9]{1,12})\.(npy|cls)")
+#: Of images, as they may be stored.
+IMAGE_EXTENSIONS = ("npy", "png", "jpg", "webp")
+_MEMBER = re.compile(r"((?:train|held-out)/[0-9]{1,9}-[0-9]{1,12})\.(npy|png|jpg|webp|cls)")
+
+# Fields of a header that are always the same, in their order around size and checksum.
+_OWNER = b"0000644\0" + b"0000000\0" * 2
+_TIME = b"\x0000000000000\0"
+_REST = b"0".ljust(101, b"\0") + b"ustar\x0000".ljust(72, b"\0") + b"0000000\0" * 2 + bytes(167)
+_FIXED_SUM = sum(_OWNER + _TIME + _REST) + 8 * 32  # the checksum counts its own field as spaces
 
 
 class ShardError(ValueError):
@@ -31,11 +40,12 @@ class ShardError(ValueError):
 
 
 class Member(NamedTuple):
-    """One file of a tar: key without extension, extension, content."""
+    """One file of a tar: key without extension, extension, content, and where that begins."""
 
     key: str
     extension: str
     content: memoryview
+    offset: int
 
 
 def sample_key(split: str, label: int, number: int) -> str:
@@ -52,34 +62,36 @@ def npy_header(shape: tuple[int, ...]) -> bytes:
     return stream.getvalue()
 
 
-def encode_sample(key: str, image: NDArray[np.uint8], label: int) -> bytes:
-    """Return the tar records of one sample: image uint8 [H, W, C] and label."""
+def encode_pixels(image: NDArray[np.uint8]) -> bytes:
+    """Return an image uint8 [H, W, C] as a numpy file."""
     assert image.dtype == np.uint8
     assert image.ndim == 3
-    pixels = npy_header(image.shape) + np.ascontiguousarray(image).tobytes()
-    return _member(f"{key}.npy", pixels) + _member(f"{key}.cls", str(label).encode("ascii"))
+    return npy_header(image.shape) + np.ascontiguousarray(image).tobytes()
 
 
-def _member(name: str, content: bytes) -> bytes:
-    return _ustar_header(name, len(content)) + content + bytes(-len(content) % BLOCK)
+def encode_sample(key: str, image: NDArray[np.uint8], label: int) -> bytes:
+    """Return the tar records of one sample: image uint8 [H, W, C] as it is, and label."""
+    return b"".join(sample_records(key, "npy", encode_pixels(image), label))
+
+
+def sample_records(key: str, extension: str, content: bytes, label: int) -> tuple[bytes, ...]:
+    """Return the tar records of one sample whose image is stored as `content`.
+
+    They are the image's header, `content` itself, and the rest.
+    """
+    text = str(label).encode("ascii")
+    after = bytes(-len(content) % BLOCK) + _ustar_header(f"{key}.cls", len(text)) + text
+    header = _ustar_header(f"{key}.{extension}", len(content))
+    return header, content, after + bytes(-len(text) % BLOCK)
 
 
 def _ustar_header(name: str, size: int) -> bytes:
     """Return a 512-byte header of a regular file, mode 644, owner 0, time 0 (POSIX.1-1988)."""
     encoded = name.encode("ascii")
     assert len(encoded) <= 100, "our keys are short"
-    header = bytearray(BLOCK)
-    header[0 : len(encoded)] = encoded
-    header[100:108] = b"0000644\0"
-    header[108:116] = header[116:124] = b"0000000\0"
-    header[124:136] = b"%011o\0" % size
-    header[136:148] = b"00000000000\0"
-    header[148:156] = b"        "  # the checksum counts its own field as spaces
-    header[156:157] = b"0"
-    header[257:265] = b"ustar\x0000"
-    header[329:337] = header[337:345] = b"0000000\0"
-    header[148:156] = b"%06o\0 " % sum(header)
-    return bytes(header)
+    digits = b"%011o" % size
+    total = _FIXED_SUM + sum(encoded) + sum(digits)
+    return b"".join((encoded.ljust(100, b"\0"), _OWNER, digits, _TIME, b"%06o\0 " % total, _REST))
 
 
 def read_members(data: bytes | bytearray) -> Iterator[Member]:
@@ -98,7 +110,7 @@ def read_members(data: bytes | bytearray) -> Iterator[Member]:
         start = position + BLOCK
         if start + size > len(view):
             raise ShardError(f"member {key}.{extension} goes beyond the end of the tar")
-        yield Member(key, extension, view[start : start + size])
+        yield Member(key, extension, view[start : start + size], start)
         position = start + size + -size % BLOCK
     raise ShardError("the tar has no end mark: it was cut")
 
@@ -116,12 +128,23 @@ def _parse_header(header: bytes, position: int) -> tuple[str, str, int]:
     if header[156:157] not in (b"0", b"\0"):
         kind = header[156:157].decode("ascii", "backslashreplace")
         raise ShardError(f"member {name!r} is not a regular file (type {kind!r})")
-    match = _MEMBER.fullmatch(name)
-    if match is None or header[345:500].rstrip(b"\0"):
-        raise ShardError(f"member {name!r} has a name that epg does not write")
+    if header[345:500].rstrip(b"\0"):
+        raise _odd_name(name)
     if size < 0:
         raise ShardError(f"member {name!r} has a negative size")
-    return match[1], match[2], size
+    return (*split_name(name), size)
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Return a member's key and extension. Raises `ShardError` for names that are not ours."""
+    match = _MEMBER.fullmatch(name)
+    if match is None:
+        raise _odd_name(name)
+    return match[1], match[2]
+
+
+def _odd_name(name: str) -> ShardError:
+    return ShardError(f"member {name[:100]!r} has a name that epg does not write")
 
 
 def decode_pixels(content: memoryview, shape: tuple[int, int, int]) -> NDArray[np.uint8]:

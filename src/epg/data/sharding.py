@@ -2,8 +2,8 @@
 
 Samples of a split are shuffled once, so that every shard holds a mix of classes; which sample
 belongs to which shard does not depend on what turns out to be unreadable. So each shard stands for
-itself: a note beside a finished one lets an interrupted run go on, and the manifest is written
-last.
+itself: a note beside a finished one lets an interrupted run go on, parts of the set may be written
+by several processes, and the manifest, which gathers the notes, is written last.
 """
 
 from __future__ import annotations
@@ -12,21 +12,20 @@ import contextlib
 import json
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 
-from epg.data.hashed_file import HashedFile
+from epg.data.encoding import encode_image
 from epg.data.manifest import SPLITS, Manifest, ShardInfo, shard_info
-from epg.data.order import permutation
 from epg.data.settings import ImageSettings
-from epg.data.shard_format import END, encode_sample, sample_key
+from epg.data.shard_file import ShardFile
+from epg.data.shard_plan import PlannedShard, plan_shards
 from epg.data.sources.base import BadImageError, Image, Item, Source
 from epg.documents import SEAL, DocumentError, Kind, fields, parse_object, sealed, unseal
 from epg.errors import UserError, one_line, printable
 from epg.store.base import ObjectNotFound, Store
 from epg.store.reading import read_document
-from epg.store.scratch import scratch_folder
 
 MANIFEST_NAME = "manifest.json"
 _NOTE: dict[str, Kind] = {
@@ -81,10 +80,12 @@ def write_shards(
     store: Store,
     prefix: str,
     on_progress: Progress | None = None,
+    source_digest: str = "",
 ) -> Manifest:
     """Write all shards and the manifest under `prefix` and return the manifest.
 
-    An interrupted call that is repeated with the same arguments keeps the shards that are there.
+    An interrupted call that is repeated with the same arguments keeps the shards that are there,
+    as it keeps those that `write_part` has written.
 
     Args:
         source: an opened source.
@@ -94,34 +95,57 @@ def write_shards(
         prefix: key of the folder that the shards go to; it must belong to this source, these
             settings and this seed alone.
         on_progress: called with (images done, images in all, {"skipped": n}).
+        source_digest: of what the source holds; goes into the manifest.
 
     Raises:
         UserError: too many bad images, a class without images, no space, an unusable store.
     """
     prefix = prefix.strip("/")
-    shards = list(_plan(source, config.samples_per_shard, seed))
-    writer = _Writer(source, config, store, on_progress, [items for _, _, items in shards])
+    shards = plan_shards(source, config, seed)
+    writer = _Writer(source, config, store, on_progress, shards)
     parts: dict[str, list[_Part]] = {split: [] for split in SPLITS}
-    for split, number, items in shards:
-        parts[split].append(writer.reuse_or_write(_shard_key(prefix, split, number), items))
-    manifest = _manifest(source, config, parts)
+    for shard in shards:
+        parts[shard.split].append(writer.reuse_or_write(shard.key(prefix), shard))
+    manifest = _manifest(source, config, parts, source_digest)
     store.put_bytes(f"{prefix}/{MANIFEST_NAME}", manifest.to_json())
-    for split, number, _ in shards:
-        store.delete(_note_key(_shard_key(prefix, split, number)))
+    for shard in shards:
+        store.delete(_note_key(shard.key(prefix)))
     return manifest
 
 
-def _plan(source: Source, per_shard: int, seed: int) -> Iterator[tuple[str, int, list[Item]]]:
-    """Yield (split, number of the shard, its items), shuffled by `seed`."""
-    for index, split in enumerate(SPLITS):
-        items = [item for item in source.items if item.split == split]
-        order = permutation(len(items), seed, index)
-        for number, first in enumerate(range(0, len(items), per_shard)):
-            yield split, number, [items[i] for i in order[first : first + per_shard]]
+def write_part(
+    source: Source,
+    config: ImageSettings,
+    seed: int,
+    store: Store,
+    prefix: str,
+    part: int,
+    parts: int,
+    on_progress: Progress | None = None,
+) -> None:
+    """Write every `parts`-th shard, beginning with number `part`, and a note beside each.
 
+    Shards that are there already are kept, whoever wrote them. `write_shards` gathers the notes.
 
-def _shard_key(prefix: str, split: str, number: int) -> str:
-    return f"{prefix}/{split}-{number:06d}.tar"
+    Args:
+        source: as for `write_shards`, and so on.
+        config: likewise.
+        seed: likewise.
+        store: likewise.
+        prefix: likewise.
+        part: 0 to parts - 1.
+        parts: into how many the set is divided.
+        on_progress: likewise; counts the images of this part.
+
+    Raises:
+        UserError: too many bad images, no space, an unusable store.
+    """
+    if not 0 <= part < parts:
+        raise ValueError(f"part {part} of {parts}")
+    shards = plan_shards(source, config, seed)[part::parts]
+    writer = _Writer(source, config, store, on_progress, shards)
+    for shard in shards:
+        writer.reuse_or_write(shard.key(prefix.strip("/")), shard)
 
 
 def _note_key(shard_key: str) -> str:
@@ -137,20 +161,20 @@ class _Writer:
         config: ImageSettings,
         store: Store,
         on_progress: Progress | None,
-        shards: list[list[Item]],
+        shards: list[PlannedShard],
     ) -> None:
         self._source, self._config, self._store = source, config, store
         self._unread = deque(shards)
-        self._total, self._on_progress = len(source.items), on_progress
+        self._total, self._on_progress = sum(len(s.positions) for s in shards), on_progress
         self._done = 0
         self._bad: list[tuple[str, str, str]] = []
 
-    def reuse_or_write(self, key: str, items: list[Item]) -> _Part:
+    def reuse_or_write(self, key: str, shard: PlannedShard) -> _Part:
         """Return what is known of a shard after making sure that it is in the store."""
         self._unread.popleft()
         part = self._reuse(key)
         if part is None:
-            part = self._write(key, items)
+            part = self._write(key, shard.items(self._source))
         else:
             self._done += part.num_items
             for bad in part.skipped:
@@ -170,24 +194,26 @@ class _Writer:
             return None
         except DocumentError:
             return None  # not readable: the shard is written again
-        return part if part.shard is None or self._store.size(key) == part.shard.size else None
+        return part if part.shard is None or self._there(part.shard) else None
+
+    def _there(self, shard: ShardInfo) -> bool:
+        indexed = not shard.index_size or self._store.size(shard.index_key) == shard.index_size
+        return indexed and self._store.size(shard.key) == shard.size
 
     def _write(self, key: str, items: list[Item]) -> _Part:
         part = _Part(len(items))
         counts: Counter[int] = Counter()
         converted: Counter[str] = Counter()
-        with scratch_folder("shard-file") as folder:
-            file = HashedFile(folder / "shard.tar")
-            with file, contextlib.closing(self._usable(items, part)) as usable:
+
+        def samples() -> Generator[tuple[Item, Image], None, None]:
+            with contextlib.closing(self._usable(items, part)) as usable:
                 for item, image in usable:
-                    name = sample_key(item.split, item.label, item.number)
-                    file.write(encode_sample(name, image.pixels, item.label))
+                    yield item, encode_image(image, self._config)
                     counts[item.label] += 1
                     converted.update(image.conversions)
-                file.write(END)
-            if counts:
-                self._store.put_file(key, file.path)
-                part.shard = ShardInfo(key, file.size, file.sha256, counts.total())
+
+        with contextlib.closing(samples()) as encoded:
+            part.shard = ShardFile(self._store, key).write(encoded)
         part.class_counts, part.converted = dict(sorted(counts.items())), dict(converted)
         self._store.put_bytes(_note_key(key), part.to_json())
         return part
@@ -217,7 +243,9 @@ class _Writer:
         if len(self._bad) <= limit * self._total:
             return
         # The advice must hold for the shards to come, too.
-        later = chain.from_iterable(self._source.read(items) for items in self._unread)
+        later = chain.from_iterable(
+            self._source.read(shard.items(self._source)) for shard in self._unread
+        )
         for item, result in islice(chain(following, later), _COUNTED_AFTER_STOP):
             self._done += 1
             if isinstance(result, BadImageError):
@@ -239,7 +267,9 @@ class _Writer:
             self._on_progress(self._done, self._total, {"skipped": float(len(self._bad))})
 
 
-def _manifest(source: Source, config: ImageSettings, parts: dict[str, list[_Part]]) -> Manifest:
+def _manifest(
+    source: Source, config: ImageSettings, parts: dict[str, list[_Part]], digest: str
+) -> Manifest:
     """Put the parts together. Raises `UserError` for a split or class without images."""
     counts = {
         split: [sum(p.class_counts.get(label, 0) for p in of_split)
@@ -272,6 +302,9 @@ def _manifest(source: Source, config: ImageSettings, parts: dict[str, list[_Part
             "skipped_images": [f"{name}: {text}" for name, _, text in skipped[:_NAMED_BAD_IMAGES]],
             "ignored": source.ignored,
         },
+        source_digest=digest,
+        crop=config.crop,
+        encoding=config.encoding,
     )
 
 

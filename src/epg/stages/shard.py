@@ -78,7 +78,9 @@ def shard(run: Run, begin_at: str = "") -> StageRecord:
         def on_progress(done: int, total: int, values: dict[str, float]) -> None:
             reporter.progress(done, total, unit="images", **values)
 
-        manifest = write_shards(source, data, seed, outputs.store, prefix, on_progress)
+        manifest = write_shards(
+            source, data, seed, outputs.store, prefix, on_progress, contents.digest
+        )
         outputs.put_bytes(
             "manifest", MANIFEST_NAME, manifest.to_json(), key=f"{prefix}/{MANIFEST_NAME}"
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -52,6 +52,14 @@ class Store(Protocol):
         """Write an object from a local file, streamed."""
         ...
 
+    def put_pieces(self, key: str, pieces: Iterable[bytes]) -> None:
+        """Write an object while it is made: no copy lies on a disk, and few pieces in memory.
+
+        What `pieces` raise ends it: the object is then what it was before. What dead processes
+        have begun to write under this key goes away.
+        """
+        ...
+
     def get_bytes(self, key: str) -> bytes:
         """Read a whole small object. Raises `ObjectNotFound`."""
         ...
@@ -60,6 +68,13 @@ class Store(Protocol):
         """Read `length` bytes from `offset` on, which lies within it; fewer where it ends.
 
         Raises `ObjectNotFound`.
+        """
+        ...
+
+    def read_into(self, key: str, offset: int, target: memoryview) -> int:
+        """Fill `target` (bytes) from `offset` on, and return how many bytes there were.
+
+        Fewer than it holds where the object ends. Raises `ObjectNotFound`.
         """
         ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -73,6 +73,15 @@ class HeldStore:
         self._guard.confirm()
         self._store.put_file(key, path)
 
+    def put_pieces(self, key: str, pieces: Iterable[bytes]) -> None:
+        """Write an object while it is made, if the place is still ours then and at the end."""
+        self._guard.confirm()
+        self._store.put_pieces(key, self._while_held(pieces))
+
+    def _while_held(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        yield from pieces
+        self._guard.confirm()
+
     def get_bytes(self, key: str) -> bytes:
         """Read a whole small object. Raises `ObjectNotFound`."""
         return self._store.get_bytes(key)
@@ -80,6 +89,10 @@ class HeldStore:
     def get_range(self, key: str, offset: int, length: int) -> bytes:
         """Read a part; shorter where the object ends. Raises `ObjectNotFound`."""
         return self._store.get_range(key, offset, length)
+
+    def read_into(self, key: str, offset: int, target: memoryview) -> int:
+        """Fill `target` from `offset` on; return how many bytes there were."""
+        return self._store.read_into(key, offset, target)
 
     def get_file(self, key: str, path: Path) -> None:
         """Copy an object to a local file (atomically). Raises `ObjectNotFound`."""

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -74,6 +74,13 @@ class LocalStore:
                 self._sweep_once()
                 write_atomically(target, lambda file: copy_into(source, file))
 
+    def put_pieces(self, key: str, pieces: Iterable[bytes]) -> None:
+        """Write an object while it is made."""
+        target = self.path(key)
+        with explained(target, "write"):
+            self._sweep_once()
+            write_atomically(target, write_pieces(pieces))
+
     def get_bytes(self, key: str) -> bytes:
         """Read a whole small object. Raises `ObjectNotFound`."""
         with self.open(key) as file, explained(self.path(key), "read"):
@@ -84,6 +91,18 @@ class LocalStore:
         with self.open(key) as file, explained(self.path(key), "read"):
             file.seek(offset)
             return file.read(length)
+
+    def read_into(self, key: str, offset: int, target: memoryview) -> int:
+        """Fill `target` from `offset` on; return how many bytes there were."""
+        filled = 0
+        with self.open(key) as file, explained(self.path(key), "read"):
+            descriptor = file.fileno()
+            while filled < len(target):
+                count = os.preadv(descriptor, [target[filled:]], offset + filled)
+                if not count:
+                    break
+                filled += count
+        return filled
 
     def get_file(self, key: str, path: Path) -> None:
         """Copy an object to a local file (atomically). Raises `ObjectNotFound`."""

@@ -11,7 +11,8 @@ from PIL import Image, PngImagePlugin
 
 from epg.data.sources import BadImageError, budget, decode
 from epg.data.sources.budget import check_webp, fit_into_memory
-from epg.data.sources.decode import centre_crop, decode_bytes, decoder_warnings, to_channels
+from epg.data.sources.crop import centre_crop
+from epg.data.sources.decode import decode_bytes, decoder_warnings, to_channels
 from epg.data.sources.fetching import read_file
 
 RAMP = np.arange(12 * 10, dtype=np.uint8).reshape(12, 10)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epg.data.manifest import Manifest, ShardInfo
+from epg.documents import sealed
 from epg.errors import UserError
 
 
-def example() -> Manifest:
+def example(version: int = 2) -> Manifest:
     shard = ShardInfo("shards/x/train-000000.tar", 4096, "ab" * 32, 3)
     held_out = ShardInfo("shards/x/held-out-000000.tar", 2048, "cd" * 32, 1)
     return Manifest(
@@ -23,6 +25,7 @@ def example() -> Manifest:
         splits={"train": [shard], "held-out": [held_out]},
         class_counts={"train": [1, 2], "held-out": [1, 0]},
         report={"skipped": {}},
+        format_version=version,
     )
 
 
@@ -32,9 +35,49 @@ def altered(**changes) -> bytes:
 
 def unsealed() -> dict[str, Any]:
     """What version 0.1 wrote."""
-    content = json.loads(example().to_json())
+    content = json.loads(example(1).to_json())
     del content["seal"]
     return content
+
+
+def resealed(change: Callable[[dict[str, Any]], None]) -> bytes:
+    """A manifest of format 2 that somebody has changed, with a seal that fits."""
+    content = json.loads(example().to_json())
+    del content["seal"]
+    change(content)
+    return json.dumps(sealed(content)).encode()
+
+
+def test_format_1_is_read_and_keeps_its_identity():
+    old = Manifest.from_json(json.dumps(unsealed()).encode())
+    assert old == example(1)
+    # As version 0.2 has computed it: trainings of that version are resumed by it.
+    assert old.sha256 == ("48f50734b205d5f3b4ca931d658002a3d582e85dd76b316258b43a9e124acbef")
+    assert old.sha256 != example().sha256
+    assert set(json.loads(old.to_json())) == {*unsealed(), "seal"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda raw: raw.update(crop="round"), "wrong field: crop"),
+        (lambda raw: raw.update(encoding="bmp"), "wrong field: encoding"),
+        (lambda raw: raw.pop("source_digest"), "'source_digest' is missing"),
+        (lambda raw: raw["splits"]["train"][0].update(index_size=-1), "index of 'shards/x"),
+        (lambda raw: raw["splits"]["train"][0].update(index_sha256="ab"), "index of 'shards/x"),
+        (lambda raw: raw["splits"]["train"][0].update(index_size=5), "index of 'shards/x"),
+    ],
+)
+def test_odd_fields_of_format_2_are_refused(change, message):
+    with pytest.raises(UserError, match=f"this is not a shard manifest: .*{message}"):
+        Manifest.from_json(resealed(change))
+
+
+def test_format_2_has_a_seal():
+    content = json.loads(example().to_json())
+    del content["seal"]
+    with pytest.raises(UserError, match="the digest over itself, is missing"):
+        Manifest.from_json(json.dumps(content).encode())
 
 
 def test_round_trip():
@@ -45,7 +88,7 @@ def test_round_trip():
 
 
 def test_digest_covers_every_field():
-    manifest = example()
+    manifest = example(1)
     raw = unsealed()
     assert Manifest.from_json(json.dumps(raw).encode()) == manifest
     raw["splits"]["train"][0]["sha256"] = "ef" * 32

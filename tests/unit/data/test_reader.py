@@ -1,8 +1,9 @@
 from __future__ import annotations
 
-import weakref
+import io
+from collections.abc import Iterable
 from itertools import islice, pairwise
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -10,59 +11,77 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from epg.data.manifest import Manifest, ShardInfo
+from epg.data.lanes import Lanes
+from epg.data.manifest import Manifest
 from epg.data.order import permutation
 from epg.data.reader import ShardReader
-from epg.data.shard_format import END, encode_sample, sample_key
+from epg.data.shard_file import ShardFile
+from epg.data.shard_format import encode_pixels
+from epg.data.shard_reading import Buffers
+from epg.data.sources.base import Image, Item
 from epg.errors import UserError
+from epg.store import Store
 
 
 class CountingStore:
-    """Shards in memory; remembers which were read."""
+    """Shards in memory; remembers what was read of which."""
 
     uri = "memory:"
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
         self.opened: list[str] = []
+        self.reads: list[tuple[str, int]] = []
 
     def open(self, key: str):
-        import io
-
         self.opened.append(key)
         return io.BytesIO(self.objects[key])
 
+    def read_into(self, key: str, offset: int, target: memoryview) -> int:
+        part = self.objects[key][offset : offset + len(target)]
+        self.reads.append((key, len(part)))
+        target[: len(part)] = part
+        return len(part)
+
+    def put_bytes(self, key: str, data: bytes) -> None:
+        self.objects[key] = data
+
+    def put_pieces(self, key: str, pieces: Iterable[bytes]) -> None:
+        self.objects[key] = b"".join(pieces)
+
 
 def small_set(shard_sizes: list[int]) -> tuple[Any, Manifest]:
-    """A `CountingStore` whose sample number i is an image of the value i, label i mod 3."""
-    import hashlib
-
+    """A `CountingStore` whose sample number i is an image of the value i mod 256, label i mod 3."""
     store, shards, number = CountingStore(), [], 0
     for index, size in enumerate(shard_sizes):
-        data = b""
+        samples = []
         for _ in range(size):
-            image = np.full((2, 2, 1), number, np.uint8)
-            data += encode_sample(sample_key("train", number % 3, number), image, number % 3)
+            image = Image(np.full((2, 2, 1), number % 256, np.uint8))
+            image = image._replace(content=encode_pixels(image.pixels), extension="npy")
+            samples.append((Item("train", number % 3, number, ""), image))
             number += 1
-        key = f"s/train-{index:06d}.tar"
-        store.objects[key] = data + END
-        digest = hashlib.sha256(data + END).hexdigest()
-        shards.append(ShardInfo(key, len(data + END), digest, size))
+        shards.append(ShardFile(cast(Store, store), f"s/train-{index:06d}.tar").write(samples))
     counts = [len(range(label, number, 3)) for label in range(3)]
     manifest = Manifest(
         source="test",
         image_size=2,
         channels=1,
         classes=["a", "b", "c"],
-        splits={"train": shards, "held-out": []},
+        splits={"train": [shard for shard in shards if shard], "held-out": []},
         class_counts={"train": counts, "held-out": [0, 0, 0]},
     )
     return store, manifest
 
 
 sizes = st.lists(st.integers(1, 9), min_size=1, max_size=7)
-#: A sample has 4 bytes: from one shard a group, over a few, to the whole split in memory.
-readers = {"window_bytes": st.sampled_from([0, 40, 80, 160, 10**9])}
+#: A sample has 4 bytes: from one a window, over a few, to the whole split in memory.
+readers = {"window_bytes": st.sampled_from([0, 100, 10**9])}
+
+
+@pytest.fixture(autouse=True)
+def small_overhead(monkeypatch):
+    # So that windows of a few bytes hold a few of these images.
+    monkeypatch.setattr("epg.data.reader._TAR_BYTES", 0)
 
 
 def test_permutation_is_frozen():
@@ -131,43 +150,112 @@ def test_order_depends_on_seed_and_epoch():
     assert first.ids.tolist() != sorted(first.ids)
 
 
-def test_start_reads_no_shard_before_its_group():
-    store, manifest = small_set([4] * 6)
-    reader = ShardReader(store, manifest, "train", window_bytes=2 * 2 * 16)
-    batches = reader.batches(4, 0, start_step=4 + 6 * 1000)  # the last group of an epoch
+def test_start_reads_nothing_before_its_place():
+    store, manifest = small_set([40] * 6)
+    reader = ShardReader(store, manifest, "train", window_bytes=4 * 2 * 64)
+    batches = reader.batches(64, 0, start_step=10**6)
     next(batches)
     batches.close()
-    assert len(store.opened) <= 4  # its own group, and the next one ahead
+    # 64 lanes, each with a window of one sample: this batch, the next one, and what follows it.
+    assert len(store.reads) <= 3 * 64 + 5
+    assert len(set(store.opened)) <= 6  # indices; no shard is read whole
 
 
-@hypothesis_settings(max_examples=40)
-@given(sizes, st.integers(0, 200), st.integers(0, 5))
-def test_memory_holds_two_groups_within_the_window(shard_sizes, window_bytes, seed):
-    held: list[int] = []  # bytes of each group that was loaded
-    groups_alive: list[weakref.ref] = []
+def test_ranks_read_their_own_part():
+    read = []
+    for rank in range(4):
+        store, manifest = small_set([64] * 8)
+        reader = ShardReader(store, manifest, "train", window_bytes=4 * 2 * 128)
+        for _ in islice(reader.batches(64, 0, 0, rank, 4), 8):  # an epoch
+            pass
+        assert sum(size for _, size in store.reads) < 0.5 * 8 * 64 * 2048
+        read.append(store.reads)
+    assert all(one != other for one, other in pairwise(read))
 
-    class Spy(ShardReader):
-        def _load_shards(self, indices):
-            assert sum(group() is not None for group in groups_alive) <= 1
-            arrays = super()._load_shards(indices)
-            held.append(arrays.images.nbytes)
-            groups_alive.append(weakref.ref(arrays.images))
-            return arrays
 
-    reader = Spy(*small_set(shard_sizes), "train", window_bytes=window_bytes)
-    list(islice(reader.batches(3, seed), 40))
-    largest = 4 * max(shard_sizes)
-    if 4 * sum(shard_sizes) <= window_bytes:
-        assert held == [4 * sum(shard_sizes)]
-    else:
-        assert all(size <= max(window_bytes // 2, largest) for size in held)
-        # No group could have taken the shard after it: a group is as large as it may be.
-        for epoch in range(3):
-            groups = list(reader._shard_groups(seed, epoch))
-            assert sorted(i for group in groups for i in group) == list(range(len(shard_sizes)))
-            for group, following in pairwise(groups):
-                together = 4 * sum(shard_sizes[i] for i in [*group, following[0]])
-                assert together > window_bytes // 2
+@hypothesis_settings(max_examples=30)
+@given(sizes, st.integers(1, 80), st.integers(0, 3), st.integers(0, 60))
+def test_windows_are_the_lanes(shard_sizes, batch_size, seed, window):
+    counts = np.array(shard_sizes, np.int64)
+    lanes = Lanes(counts, batch_size, window, seed)
+    total = int(counts.sum())
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    seen: dict[int, list[int]] = {}
+    for step in range(2 * total // batch_size + 2):
+        wanted = lanes.slice(step, 0, 1)
+        assert sorted(wanted.rows.tolist()) == list(range(batch_size))
+        for key, place in zip(wanted.keys, wanted.places.tolist(), strict=True):
+            ids = [
+                offsets[run.shard] + run.first + i
+                for run in lanes.runs(key)
+                for i in range(run.rows)
+            ]
+            assert len(ids) <= lanes.window
+            assert sorted(lanes.order(key).tolist()) == list(range(len(ids)))
+            seen.setdefault(key.epoch, []).append(ids[lanes.order(key)[place]])
+    for epoch in range(2):
+        assert sorted(seen[epoch]) == list(range(total))
+
+
+def test_memory_is_two_windows_a_lane():
+    store, manifest = small_set([100] * 10)
+    window_bytes = 4 * 2 * 64 * 3  # three samples a lane
+    reader = ShardReader(store, manifest, "train", window_bytes=window_bytes)
+    taken: list[int] = []
+
+    class Counted(Buffers):
+        held = 0
+
+        def take(self, size: int):
+            Counted.held += 1
+            taken.append(Counted.held)
+            return super().take(size)
+
+        def give(self, buffer) -> None:
+            Counted.held -= 1
+            super().give(buffer)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("epg.data.windows.Buffers", Counted)
+        list(islice(reader.batches(64, 0), 30))
+    assert max(taken) <= 3 * 64  # this one's, the next one's; at an epoch's end, that one's
+
+
+def test_memory_of_batches_is_used_again_once_nobody_holds_it():
+    store, manifest = small_set([30])
+    batches = ShardReader(store, manifest, "train").batches(6, 0)
+    first = next(batches)
+    kept = first.images.copy()
+    second = next(batches)
+    assert not np.shares_memory(first.images, second.images)
+    part = first.images[1:]
+    place = first.images.ctypes.data
+    del first
+    assert next(batches).images.ctypes.data != place  # a view of it is held
+    assert np.array_equal(part, kept[1:])
+    del part
+    places = set()
+    for _ in range(6):
+        places.add(next(batches).images.ctypes.data)
+    assert place in places
+    assert len(places) <= 4
+
+
+def test_order_of_windows_is_frozen():
+    # A run that is resumed must go on in the same order.
+    store, manifest = small_set([20] * 5)
+    reader = ShardReader(store, manifest, "train", window_bytes=4 * 2 * 4 * 5)
+    assert next(reader.batches(4, 0)).ids.tolist() == [60, 46, 30, 15]
+
+
+def test_samples_travel_and_classes_mix():
+    store, manifest = small_set([85] * 3)
+    reader = ShardReader(store, manifest, "train", window_bytes=4 * 2 * 40)
+    batches = reader.batches(15, 0)
+    ids = [next(batches).ids for _ in range(17)]
+    assert all(len(set((batch % 3).tolist())) == 3 for batch in ids)
+    together = np.concatenate(ids)
+    assert np.abs(together - np.arange(255)).mean() > 255 / 5  # a full shuffle: a third
 
 
 def test_the_order_of_the_digits_is_frozen(digits):
@@ -182,7 +270,7 @@ def test_small_splits_are_read_once():
     reader = ShardReader(store, manifest, "train")
     list(islice(reader.batches(3, 0), 20))
     reader.load()
-    assert len(store.opened) == 2
+    assert len(store.reads) == len(store.opened) == 2
 
 
 def test_load_is_the_split_in_order(digits):

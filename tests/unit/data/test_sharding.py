@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import io
 import json
+import subprocess
+import tarfile
+import zlib
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
@@ -11,7 +15,7 @@ from PIL import Image
 
 from epg.data.manifest import Manifest
 from epg.data.reader import ShardReader
-from epg.data.sharding import write_shards
+from epg.data.sharding import write_part, write_shards
 from epg.data.sources import Item, Source, open_source
 from epg.data.sources.base import Reading
 from epg.errors import UserError
@@ -38,9 +42,11 @@ def test_same_input_same_bytes(settings, tmp_path, digits):
     assert content(tmp_path / "a") == content(tmp_path / "b")
     assert list(content(tmp_path / "a" / "shards" / "x")) == [
         "held-out-000000.tar",
+        "held-out-000000.tar.index",
         "held-out-000001.tar",
+        "held-out-000001.tar.index",
         "manifest.json",
-        *[f"train-00000{i}.tar" for i in range(5)],
+        *[f"train-00000{i}.tar{index}" for i in range(5) for index in ("", ".index")],
     ]
     _, manifest = digits
     assert Manifest.from_json((tmp_path / "a/shards/x/manifest.json").read_bytes()) == manifest
@@ -261,22 +267,128 @@ def test_notes_are_json_and_go_away(settings, photos, store):
 def test_full_disk_is_one_line(settings, store, monkeypatch):
     import errno
 
-    class Full:
-        def write(self, data):
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        def close(self):
-            pass
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     config = settings()
     source = open_source("digits", config, 0)
-    real = Path.open
-
-    def full(path, *arguments, **more):
-        return Full() if path.name == "shard.tar" else real(path, *arguments, **more)
-
-    monkeypatch.setattr(Path, "open", full)
-    with pytest.raises(UserError, match=r"no space left for a shard in .*: free some, set TMPDIR"):
+    monkeypatch.setattr("epg.store.files.os.fsync", full)
+    with pytest.raises(UserError, match=r"cannot write .*-000000.tar: no space left on the disk"):
         write_shards(source, config, 0, store, "s")
     monkeypatch.undo()
     assert not list(store.list("s/"))
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 20])
+def test_parts_make_the_same_set(settings, tmp_path, parts):
+    config = settings()
+    source = open_source("digits", config, 0)
+    store = open_store(str(tmp_path / "parts"))
+    for part in range(parts):
+        write_part(source, config, 0, store, "s", part, parts)
+    again = StopAfter(source, 0)  # gathering reads no image
+    write_shards(again, config, 0, store, "s")
+    write_shards(source, config, 0, open_store(str(tmp_path / "whole")), "s")
+    assert content(tmp_path / "parts") == content(tmp_path / "whole")
+
+
+def test_finished_parts_of_another_number_are_kept(settings, tmp_path):
+    config = settings()
+    source = open_source("digits", config, 0)
+    store = open_store(str(tmp_path / "cut"))
+    write_part(source, config, 0, store, "s", 0, 2)  # four of seven shards
+    done = sum(1 for info in store.list("s/") if info.key.endswith(".tar"))
+    again = StopAfter(source, -1)
+    for part in range(3):
+        write_part(again, config, 0, store, "s", part, 3)
+    assert done == 4
+    assert again.given == 900  # the other three, of 300 images each
+    write_shards(again, config, 0, store, "s")
+    write_shards(source, config, 0, open_store(str(tmp_path / "whole")), "s")
+    assert content(tmp_path / "cut") == content(tmp_path / "whole")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Two classes of five photographs, some JPEG, some PNG, one grey."""
+    from sklearn.datasets import load_sample_images
+
+    root = tmp_path / "pictures"
+    for label, picture in enumerate(load_sample_images().images):
+        (root / f"c{label}").mkdir(parents=True)
+        for i in range(5):
+            image = Image.fromarray(picture[20 * i : 20 * i + 70 + i, 30 * i : 30 * i + 90])
+            path = root / f"c{label}" / f"{i}"
+            (image.convert("L") if i == 4 else image).save(path, "PNG" if i == 3 else "JPEG")
+    return root
+
+
+@pytest.mark.parametrize("crop", ["exact", "fast"])
+@pytest.mark.parametrize("encoding", ["png", "jpeg", "passthrough"])
+def test_encodings_hold_the_same_images(settings, pictures, store, tmp_path, encoding, crop):
+    from webdataset import WebDataset
+
+    common = {"image_size": 32, "samples_per_shard": 3, "crop": crop}
+    sets = {}
+    for name in ("raw", encoding):
+        config = folder_settings(settings, encoding=name, **common)
+        source = open_source(f"folder:{pictures}", config, 0)
+        manifest = write_shards(source, config, 0, store, name)
+        assert Manifest.from_json(manifest.to_json()) == manifest
+        assert (manifest.encoding, manifest.crop) == (name, crop)
+        sets[name] = ShardReader(store, manifest, "train").load()
+        streamed = ShardReader(store, manifest, "train", window_bytes=0).batches(8, 0)
+        batch = next(streamed)
+        streamed.close()
+        assert np.array_equal(batch.images, sets[name][0][batch.ids])
+    difference = np.abs(sets["raw"][0].astype(int) - sets[encoding][0])
+    assert np.array_equal(sets["raw"][1], sets[encoding][1])
+    if encoding == "jpeg":
+        assert 0 < difference.mean() < 3  # quality 95, full chroma
+        assert difference.max() < 40
+    else:
+        assert not difference.any()
+    # Others read them, too: webdataset, and GNU tar.
+    paths = [str(tmp_path / "store" / shard.key) for shard in manifest.shards("train")]
+    found = list(WebDataset(paths, shardshuffle=False).decode("rgb8").rename(image="jpg;png"))
+    assert [sample["cls"] for sample in found] == sets[encoding][1].tolist()
+    if encoding == "png":
+        assert np.array_equal(np.stack([sample["image"] for sample in found]), sets["png"][0])
+    listed = subprocess.run(["tar", "-tvf", paths[0]], capture_output=True, text=True, check=True)
+    endings = {line.rpartition(".")[2] for line in listed.stdout.splitlines()}
+    assert endings <= {"jpg", "png", "cls"}
+    assert listed.stderr == ""
+
+
+def test_size_of_shards_is_bytes(settings, pictures, store):
+    sizes = [path.stat().st_size for path in pictures.rglob("*/?")]
+    for encoding, most in (("raw", 12_000), ("passthrough", sum(sizes) // 3)):
+        config = folder_settings(
+            settings, image_size=32, samples_per_shard=None, shard_bytes=most, encoding=encoding
+        )
+        source = open_source(f"folder:{pictures}", config, 0)
+        manifest = write_shards(source, config, 0, store, encoding)
+        shards = manifest.shards("train")
+        assert len(shards) > 1
+        assert all(shard.size <= most + 1024 for shard in shards)  # the end mark comes on top
+        assert all(shard.size > most - max(sizes) - 4096 for shard in shards[:-1])
+
+
+def test_index_says_where_images_are(digits):
+    store, manifest = digits
+    for shard in manifest.shards("train"):
+        tar = store.get_bytes(shard.key)
+        lines = store.get_bytes(shard.index_key).decode().splitlines()
+        assert len(lines) == shard.num_samples + 1
+        with tarfile.open(fileobj=io.BytesIO(tar)) as opened:
+            members = opened.getmembers()
+        for line, member in zip(lines[1:], members[::2], strict=True):
+            name, offset, length, label, crc32 = line.split("\t")
+            assert (name, int(offset), int(length)) == (
+                member.name,
+                member.offset_data,
+                member.size,
+            )
+            content = tar[int(offset) : int(offset) + int(length)]
+            assert f"{zlib.crc32(content):08x}" == crc32
+            assert member.name.startswith(f"train/{int(label):04d}-")

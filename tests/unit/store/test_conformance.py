@@ -12,6 +12,7 @@ import pytest
 
 from epg.errors import UserError
 from epg.store import ObjectExists, ObjectInfo, ObjectNotFound, Store, open_store
+from epg.store.s3.client import S3Store
 from tests.s3_server import S3Server, minio_server, moto_server
 
 KINDS = [
@@ -252,3 +253,68 @@ def test_put_file_of_a_missing_file(store: Store, tmp_path: Path) -> None:
         store.put_file("a", tmp_path / "absent")
     assert "\n" not in str(caught.value)
     assert store.size("a") is None
+
+
+def test_pieces_become_an_object_when_all_are_there(store: Store) -> None:
+    pieces = [bytes([n]) * 3_000_000 for n in range(12)]  # 36 MB: three parts
+
+    def watched() -> Iterator[bytes]:
+        for piece in pieces:
+            assert store.size("big") is None
+            yield piece
+
+    store.put_pieces("big", watched())
+    assert store.get_bytes("big") == b"".join(pieces)
+    store.put_pieces("small", iter([b"a", b"", b"b"]))
+    assert store.get_bytes("small") == b"ab"
+    store.put_pieces("none", iter([]))
+    assert store.size("none") == 0
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_pieces_that_end_early_change_nothing(store: Store, error: type[BaseException]) -> None:
+    store.put_bytes("one", b"old")
+
+    def broken() -> Iterator[bytes]:
+        yield bytes(20_000_000)
+        raise error("stop")
+
+    with pytest.raises(error, match="stop"):
+        store.put_pieces("one", broken())
+    assert store.get_bytes("one") == b"old"
+    assert [info.key for info in store.list()] == ["one"]
+    assert unfinished(store) == []
+
+
+def test_what_a_dead_upload_left_goes_away(store: Store) -> None:
+    if not isinstance(store, S3Store):
+        pytest.skip("files have no uploads in parts")
+    url = store._connection.client.get_presigned_url(
+        "POST", BUCKET, store._name("one"), extra_query_params={"uploads": ""}
+    )
+    assert store._connection.pool.send("POST", url, body=b"")[0].status == 200
+    if not unfinished(store):
+        pytest.skip("this server does not list them")
+    store.put_pieces("one", iter([bytes(20_000_000)]))
+    assert unfinished(store) == []
+    assert store.size("one") == 20_000_000
+
+
+def unfinished(store: Store) -> list[str]:
+    """Ids of uploads that nobody has ended."""
+    if not isinstance(store, S3Store):
+        return []
+    client = store._connection.client
+    listed = client._list_multipart_uploads(BUCKET, prefix=store._name("one"))
+    return [upload.upload_id or "" for upload in listed.uploads]
+
+
+def test_a_part_of_an_object_fills_a_buffer(store: Store) -> None:
+    store.put_bytes("ten", bytes(range(10)))
+    target = bytearray(6)
+    assert store.read_into("ten", 3, memoryview(target)) == 6
+    assert bytes(target) == bytes(range(3, 9))
+    assert store.read_into("ten", 8, memoryview(target)) == 2
+    assert target[:2] == bytes([8, 9])
+    with pytest.raises(ObjectNotFound):
+        store.read_into("none", 0, memoryview(target))

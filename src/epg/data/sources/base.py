@@ -27,19 +27,26 @@ class Item(NamedTuple):
         label: index into the source's classes.
         number: position among the items of its class and split; becomes part of its key.
         name: the original name, for people.
+        size: bytes of its file, where that is known without reading it.
     """
 
     split: str
     label: int
     number: int
     name: str
+    size: int = 0
 
 
 class Image(NamedTuple):
-    """Pixels uint8 [H, W, C] as they will be stored, and the names of the rules applied."""
+    """Pixels uint8 [H, W, C] of the crop, and the names of the rules applied.
+
+    `content` is what is stored, with the extension that tells its kind, once it is encoded.
+    """
 
     pixels: NDArray[np.uint8]
     conversions: tuple[str, ...] = ()
+    content: bytes = b""
+    extension: str = ""
 
 
 class BadImageError(ValueError):
@@ -146,12 +153,17 @@ def stratified_held_out(
     return chosen
 
 
-def split_items(names: list[list[str]], held_out: list[NDArray[np.int64]]) -> list[Item]:
+def split_items(
+    names: list[list[str]],
+    held_out: list[NDArray[np.int64]],
+    sizes: list[list[int]] | None = None,
+) -> list[Item]:
     """Return items, train first.
 
     Args:
         names: per class, the names of its samples in order.
         held_out: per class, the positions that are held out.
+        sizes: per class, the bytes of their files, where these are known.
     """
     items: list[Item] = []
     for split in ("train", "held-out"):
@@ -159,5 +171,6 @@ def split_items(names: list[list[str]], held_out: list[NDArray[np.int64]]) -> li
             chosen = set(held_out[label].tolist())
             inside = [i for i in range(len(class_names)) if (i in chosen) == (split == "held-out")]
             for number, position in enumerate(inside):
-                items.append(Item(split, label, number, class_names[position]))
+                size = sizes[label][position] if sizes is not None else 0
+                items.append(Item(split, label, number, class_names[position], size))
     return items

@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from epg.data.sources import base
+from epg.data.settings import CropSettings
+from epg.data.sources import base, crop
 from epg.data.sources.base import BadImageError
 from epg.data.sources.budget import check_webp, fit_into_memory
 
@@ -74,19 +75,25 @@ def decoder_warnings() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def load_image(data: bytes | NDArray[np.uint8], size: int, channels: int) -> base.Image:
-    """Return the image of a file's bytes, or of pixels [H, W] or [H, W, 3], at a recipe's size.
+def load_image(data: bytes | NDArray[np.uint8], settings: CropSettings) -> base.Image:
+    """Return the crop of a file's bytes, or of pixels [H, W] or [H, W, 3].
 
     Returns:
-        uint8 [size, size, channels] and the rules that were applied.
+        uint8 [size, size, channels] and the rules that were applied; with `passthrough` also the
+        file's bytes.
 
     Raises:
         BadImageError: it cannot be used.
     """
-    image, rules = decode_bytes(data) if isinstance(data, bytes) else (Image.fromarray(data), ())
-    image, more = to_channels(centre_crop(image, size), channels)
-    pixels = np.asarray(image, np.uint8)
-    return base.Image(pixels.reshape(size, size, channels), (*rules, *more))
+    size, channels = settings.image_size, settings.channels
+    whole, rules = decode_bytes(data) if isinstance(data, bytes) else (Image.fromarray(data), ())
+    cut = crop.fast_crop if settings.crop == "fast" else crop.centre_crop
+    image, more = to_channels(cut(whole, size), channels)
+    pixels = np.asarray(image, np.uint8).reshape(size, size, channels)
+    found = base.Image(pixels, (*rules, *more))
+    if settings.encoding == "passthrough" and isinstance(data, bytes):
+        return found._replace(content=data, extension=_extension(data))
+    return found
 
 
 def decode_bytes(data: bytes) -> tuple[Image.Image, tuple[str, ...]]:
@@ -114,6 +121,11 @@ def decode_bytes(data: bytes) -> tuple[Image.Image, tuple[str, ...]]:
         raise BadImageError("not a JPEG, PNG or WEBP image") from None
     except Exception as error:  # a decoder may raise anything on hostile bytes
         raise BadImageError("truncated or damaged image", str(error)) from None
+
+
+def _extension(data: bytes) -> str:
+    """Return the name's ending for what a decoded file turned out to be."""
+    return "jpg" if data[:2] == b"\xff\xd8" else "png" if data[:4] == b"\x89PNG" else "webp"
 
 
 def _check_shape(width: int, height: int) -> None:
@@ -205,20 +217,3 @@ def to_channels(image: Image.Image, channels: int) -> tuple[Image.Image, list[st
     red, green, blue = (band.tobytes() for band in image.split())
     same = red == green == blue
     return image.convert("L"), ["grey stored as RGB to one channel" if same else COLOURS_TO_GREY]
-
-
-def centre_crop(image: Image.Image, size: int) -> Image.Image:
-    """Return a `size`×`size` image: halve by BOX, BICUBIC to the shorter side, cut the centre.
-
-    This is the crop of ADM, on which published figures rest.
-
-    Source: docs/method.md, 1.5; Dhariwal and Nichol 2021.
-    """
-    while min(image.size) >= 2 * size:
-        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
-    scale = size / min(image.size)
-    width, height = round(image.width * scale), round(image.height * scale)
-    if (width, height) != image.size:
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = (width - size) // 2, (height - size) // 2
-    return image.crop((left, top, left + size, top + size))

@@ -1,4 +1,4 @@
-"""The one way from items to images, fetched and decoded by as many threads as memory allows.
+"""The one way from items to images, in as many threads as memory allows.
 
 A source says only where an item's bytes are; what is made of them is settled here for all sources.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from epg.data.encoding import encode_image
 from epg.data.settings import ImageSettings
 from epg.data.sources.base import BadImageError, Image, Item, Reading
 from epg.machine import available_cores, memory_limit
@@ -44,14 +45,14 @@ def check_length(size: int) -> None:
 
 
 def read_items(items: Iterable[Item], fetch: Fetch, config: ImageSettings) -> Reading:
-    """Yield the items in their order, each with its image, uint8 [H, W, C], or what is wrong."""
+    """Yield the items in their order, each with its encoded image, or what is wrong."""
     # Imported here: a look at a finished stage needs no Pillow.
     from epg.data.sources.budget import MOST_MEMORY
     from epg.data.sources.decode import decoder_warnings, load_image
 
     def load(item: Item) -> Image | BadImageError:
         try:
-            return load_image(fetch(item), config.image_size, config.channels)
+            return encode_image(load_image(fetch(item), config), config)
         except BadImageError as bad:
             return bad
 

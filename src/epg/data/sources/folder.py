@@ -71,12 +71,13 @@ class FolderSource:
         self._config = config
         if "all" in listing.files:
             names = [[file.name for file in files] for files in listing.files["all"]]
-            sizes = [len(of_class) for of_class in names]
-            held_out = stratified_held_out(sizes, config.held_out_fraction, seed)
-            self.items = split_items(names, held_out)
+            counts = [len(of_class) for of_class in names]
+            held_out = stratified_held_out(counts, config.held_out_fraction, seed)
+            sizes = [[file.size for file in files] for files in listing.files["all"]]
+            self.items = split_items(names, held_out, sizes)
         else:
             self.items = [
-                Item(split, label, number, file.name)
+                Item(split, label, number, file.name, file.size)
                 for split in ("train", "held-out")
                 for label, files in enumerate(listing.files[split])
                 for number, file in enumerate(files)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
@@ -27,6 +27,7 @@ from epg.store.s3.connection import Connection, PieceReader
 from epg.store.s3.errors import FAILURES, NOT_S3, answer_error, code_of, explain
 from epg.store.s3.http import is_transient
 from epg.store.s3.settings import S3Settings
+from epg.store.s3.upload import Upload
 
 T = TypeVar("T")
 
@@ -110,6 +111,15 @@ class S3Store:
         with explained(path, "read"):
             self._call(f"write {key}", upload_again)
 
+    def put_pieces(self, key: str, pieces: Iterable[bytes]) -> None:
+        """Write an object while it is made, in parts of 16 MiB; two of them are in memory."""
+        upload = Upload(self._connection, self._settings.bucket, self._name(key))
+        try:
+            upload.clear_up()
+            upload.send(pieces)
+        except FAILURES as error:
+            raise explain(error, self._settings, f"write {key}") from error
+
     def get_bytes(self, key: str) -> bytes:
         """Read a whole small object. Raises `ObjectNotFound`."""
         return b"".join(self._pieces(key))
@@ -117,6 +127,14 @@ class S3Store:
     def get_range(self, key: str, offset: int, length: int) -> bytes:
         """Read a part; shorter where the object ends. Raises `ObjectNotFound`."""
         return b"".join(self._pieces(key, offset, length)) if length else b""
+
+    def read_into(self, key: str, offset: int, target: memoryview) -> int:
+        """Fill `target` from `offset` on; return how many bytes there were."""
+        filled = 0
+        for piece in self._pieces(key, offset, len(target)) if target else ():
+            target[filled : filled + len(piece)] = piece
+            filled += len(piece)
+        return filled
 
     def get_file(self, key: str, path: Path) -> None:
         """Copy an object to a local file (atomically). Raises `ObjectNotFound`."""

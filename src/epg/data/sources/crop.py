@@ -1,0 +1,86 @@
+"""The crop of ADM in two modes: exact to the bit, and fast.
+
+Both decode by Pillow, halve by the same box filter and cut the same square. `exact` resizes with
+Pillow, as the published statistics were made; `fast` with PyTorch's bicubic filter on uint8, in a
+quarter of the time. Fewer than 1 in 100 bytes differ, by at most 3 of 255
+(`tests/parity/test_crop.py`).
+
+Two shortcuts are not taken. Pillow's `resize(box=...)`, which would spare what is cut away, places
+its filter by rounded fractions, and differs by up to 8 of 255. torchvision's `decode_jpeg` equals
+Pillow's decoder to the bit in 93 % of the time, and its makers have announced its removal.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from epg.errors import UserError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+FAST_NEEDS = (
+    "data.crop=fast needs PyTorch, which is not installed here: use "
+    "--set data.crop=exact, or on a cluster give the steps without PyTorch the image that has it "
+    "(`epg submit --param tools_image=...`)"
+)
+
+
+def centre_crop(image: Image.Image, size: int) -> Image.Image:
+    """Return a `size`×`size` image: halve by BOX, BICUBIC to the shorter side, cut the centre.
+
+    This is the crop of ADM, on which published figures rest.
+
+    Source: docs/method.md, 1.5; Dhariwal and Nichol 2021.
+    """
+    image = _halved(image, size)
+    width, height, left, top = _geometry(*image.size, size)
+    if (width, height) != image.size:
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    return image.crop((left, top, left + size, top + size))
+
+
+def fast_crop(image: Image.Image, size: int) -> Image.Image:
+    """Return nearly what `centre_crop` returns, resized by PyTorch.
+
+    Raises:
+        UserError: PyTorch is not installed.
+    """
+    torch = _torch()
+    image = _halved(image, size)
+    width, height, left, top = _geometry(*image.size, size)
+    if (width, height) == image.size:
+        return image.crop((left, top, left + size, top + size))
+    pixels = torch.from_numpy(np.array(image, np.uint8).reshape(image.height, image.width, -1))
+    # A view in the layout of the array, channels last: nothing is copied on the way.
+    resized = torch.nn.functional.interpolate(
+        pixels.permute(2, 0, 1)[None], (height, width), mode="bicubic", antialias=True
+    )
+    kept = resized[0, :, top : top + size, left : left + size].permute(1, 2, 0).contiguous().numpy()
+    return Image.fromarray(kept[..., 0] if kept.shape[2] == 1 else kept)
+
+
+def _torch() -> ModuleType:
+    """Return PyTorch. Raises `UserError` where it is not installed."""
+    try:
+        import torch
+    except ImportError:
+        raise UserError(FAST_NEEDS) from None
+    return torch
+
+
+def _halved(image: Image.Image, size: int) -> Image.Image:
+    """Halve an image by BOX while its shorter side is at least twice `size`."""
+    while min(image.size) >= 2 * size:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    return image
+
+
+def _geometry(width: int, height: int, size: int) -> tuple[int, int, int, int]:
+    """Return the resized width and height, and the crop's left and top."""
+    scale = size / min(width, height)
+    width, height = round(width * scale), round(height * scale)
+    return width, height, (width - size) // 2, (height - size) // 2
