@@ -15,6 +15,9 @@ only` leaves the projector, through which the auxiliary term looks, as it was in
 
 A row is written as soon as it is measured, and one that the JSON has is not measured again.
 
+With `--pictures` a grid of samples is kept for every row: from how many steps on are they more than
+noise?
+
     python benchmarks/digits_ablation.py --output benchmarks/results/digits_ablation.json
     python benchmarks/digits_ablation.py --steps 400 --seeds 0 1 2 3 4   # 400 steps each
     python benchmarks/digits_ablation.py --full                          # the recipe's own steps
@@ -41,11 +44,14 @@ import torch
 from epg.config import OBJECTIVES
 from epg.config.comparison import differences
 from epg.config.loading import load_recipe, parse_overrides
+from epg.config.recipe import Recipe
 from epg.data.augment import to_float
 from epg.data.reader import ShardReader
 from epg.diffusion.preconditioning import c_in, c_noise, per_image
+from epg.model.device import prepare_device
 from epg.model.encoder import Encoder
 from epg.model.files import load_weights
+from epg.runs.handover import fetch_output
 from epg.runs.run import Run
 from epg.stages.evaluate import evaluate
 from epg.stages.finetune import finetune
@@ -58,15 +64,8 @@ Settings = dict[str, Any]
 Row = dict[str, Any]
 
 SCRATCH = "from scratch"
-#: One step with a rate that changes no float32 weight leaves the fresh weights of the seed.
-UNTRAINED: Settings = {
-    "pretrain.steps": 1,
-    "pretrain.warmup_steps": 0,
-    "pretrain.learning_rate": 1e-30,
-    "consistency.auxiliary_weight": 0.0,
-}
 VARIANTS: dict[str, Settings] = {
-    SCRATCH: UNTRAINED,
+    SCRATCH: {"pretrain.enabled": False},
     "contrastive only": {"pretrain.consistency_weight": 0.0},
     "consistency only": {"pretrain.contrastive_weight": 0.0},
     "both": {},
@@ -81,6 +80,8 @@ class Bench:
     recipe: str
     settings: Settings
     folder: Path
+    probe_images: int | None = None  # that the linear probe is fitted on; None: all
+    pictures: Path | None = None  # where grids of samples go
 
     def run(self, name: str, seed: int, *settings: Settings) -> Run:
         """Open the run `name` of a seed; later settings win."""
@@ -93,8 +94,15 @@ class Bench:
     def copied(self, origin: Run, run: Run) -> Run:
         """Give a new run all results of another; stages then reuse what still fits."""
         if not (self.folder / run.name).exists():
-            shutil.copytree(self.folder / origin.name, self.folder / run.name)
+            shutil.copytree(
+                self.folder / origin.name, self.folder / run.name, copy_function=_shared
+            )
         return run
+
+
+def _shared(source: str, copy: str) -> None:
+    """Shards are never changed: all runs have one copy of them."""
+    (os.link if source.endswith(".tar") else shutil.copy2)(source, copy)
 
 
 def pretrained(bench: Bench, variant: str, seed: int) -> Run:
@@ -117,11 +125,22 @@ def finetuned(
     begun = time.perf_counter()
     finetune(run, objective)
     seconds = time.perf_counter() - begun
-    return evaluate(run, objective).metrics, seconds
+    judged = evaluate(run, objective)
+    if bench.pictures is not None:
+        bench.pictures.mkdir(parents=True, exist_ok=True)
+        steps = budget[f"{objective}.steps"]
+        name = f"{objective}-{steps}-{variant}-{seed}.png".replace(" ", "-")
+        fetch_output(run, judged, "grid", bench.pictures / name)
+    return judged.metrics, seconds
 
 
-def linear_probe(run: Run) -> float:
-    """Held-out accuracy of a logistic regression on the frozen encoder's features z."""
+def linear_probe(run: Run, most: int | None = None) -> float:
+    """Held-out accuracy of a logistic regression on the frozen encoder's features z.
+
+    Args:
+        run: pre-trained.
+        most: images of the training split that it is fitted on; None: all.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
@@ -134,15 +153,24 @@ def linear_probe(run: Run) -> float:
     recipe, manifest = run.recipe, stored_manifest(run)
     level = recipe.sigma_shift * recipe.diffusion.sigma_min
 
-    @torch.inference_mode()
-    def described(split: str) -> tuple[np.ndarray, np.ndarray]:
-        images, labels = ShardReader(run.store, manifest, split).load()
-        clean = to_float(torch.tensor(images), recipe.data.mean, recipe.data.std)
-        sigma = torch.full((len(clean),), level, dtype=torch.float64)
-        scaled = per_image(c_in(sigma, recipe.diffusion.sigma_data)) * clean
-        return encoder.features(scaled, c_noise(sigma)).numpy(), labels
+    device = prepare_device()
+    encoder.to(device)
 
-    features, labels = described("train")
+    @torch.inference_mode()
+    def described(split: str, most: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        images, labels = ShardReader(run.store, manifest, split).load()
+        if most is not None and most < len(images):
+            chosen = np.random.default_rng(recipe.seed).permutation(len(images))[:most]
+            images, labels = images[chosen], labels[chosen]
+        features = []
+        for part in torch.tensor(images).split(1000):
+            clean = to_float(part.to(device), recipe.data.mean, recipe.data.std)
+            sigma = torch.full((len(clean),), level, dtype=torch.float64, device=device)
+            scaled = per_image(c_in(sigma, recipe.diffusion.sigma_data)) * clean
+            features.append(encoder.features(scaled, c_noise(sigma)).cpu())
+        return torch.cat(features).numpy(), labels
+
+    features, labels = described("train", most)
     scaler = StandardScaler().fit(features)
     probe = LogisticRegression(max_iter=2000).fit(scaler.transform(features), labels)
     features, labels = described("held-out")
@@ -169,7 +197,7 @@ def key(row: Row) -> tuple[Any, ...]:
 def measure(bench: Bench, variant: str, seed: int, todo: list[tuple[str, Settings]]) -> list[Row]:
     """Pre-train once, then fine-tune and judge once per objective and budget."""
     origin = pretrained(bench, variant, seed)
-    probe = linear_probe(origin)
+    probe = linear_probe(origin, bench.probe_images)
     rows = []
     for objective, budget in todo:
         metrics, seconds = finetuned(bench, origin, variant, objective, seed, budget)
@@ -200,7 +228,7 @@ def summarise(rows: list[Row]) -> list[Row]:
         first = group[0]
         line: Row = {name: first[name] for name in ("objective", "steps", "variant")}
         line["seeds"] = len(group)
-        for name in MEASURES:
+        for name in (name for name in MEASURES if name in first):
             values = [row[name] for row in group]
             spread = statistics.stdev(values) if len(values) > 1 else None
             line[name] = {"mean": statistics.fmean(values), "deviation": spread}
@@ -210,12 +238,15 @@ def summarise(rows: list[Row]) -> list[Row]:
 
 def show(summary: list[Row]) -> None:
     """Print the table."""
-    head = ("SVC agreement", "classifier", "Fréchet", "linear probe")
-    print(f"{'':45s}" + "".join(f"{name:>18s}" for name in head))
+    heads = dict(
+        zip(MEASURES, ("SVC agreement", "classifier", "Fréchet", "linear probe"), strict=True)
+    )
+    shown = [name for name in MEASURES if all(name in line for line in summary)]
+    print(f"{'':45s}" + "".join(f"{heads[name]:>18s}" for name in shown))
     for line in summary:
         name = f"{line['objective']}, {line['steps']} steps, {line['variant']} ({line['seeds']})"
         cells = []
-        for measure_name in MEASURES:
+        for measure_name in shown:
             value = line[measure_name]
             spread = "" if value["deviation"] is None else f" ± {value['deviation']:.3f}"
             cells.append(f"{value['mean']:.3f}{spread}")
@@ -231,7 +262,9 @@ def opened(path: Path | None, head: Row) -> Row:
     if path is None or not path.exists():
         return {**head, "rows": [], "summary": []}
     found: Row = json.loads(path.read_text())
-    changed = differences(found["recipe"], head["recipe"])
+    # Through its type: keys that are new since then have their defaults.
+    then = Recipe.model_validate({**found["recipe"], "seed": 0})
+    changed = differences(then.model_dump(mode="json", exclude={"seed"}), head["recipe"])
     if changed:
         raise SystemExit(f"{path} was measured with another recipe ({'; '.join(changed)})")
     return found
@@ -244,47 +277,77 @@ def written(result: Row, path: Path | None) -> None:
         path.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--recipe", default="digits")
+def arguments_of(parser: argparse.ArgumentParser, **defaults: Any) -> argparse.Namespace:
+    """Read what every ablation takes, with other defaults where they are given."""
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--steps", type=int, nargs="*", default=[400], help="of fine-tuning")
     parser.add_argument("--full", action="store_true", help="also with the recipe's own steps")
     parser.add_argument("--no-auxiliary", action="store_true", help="weight 0 in every variant")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--work", type=Path, help="folder of the runs; default: a temporary one")
+    parser.add_argument("--pictures", type=Path, help="folder for a grid of samples of every row")
     parser.add_argument("--output", type=Path, help="write the result as JSON")
-    arguments = parser.parse_args()
-    settings = parse_overrides(arguments.set)
-    if arguments.no_auxiliary:
-        settings["consistency.auxiliary_weight"] = 0.0
-    recipe = load_recipe(arguments.recipe, settings).model_dump(mode="json", exclude={"seed"})
-    head: Row = {
-        "benchmark": "digits_ablation",
-        "recipe": recipe,
+    parser.set_defaults(**defaults)
+    return parser.parse_args()
+
+
+def choose_device(name: str) -> str:
+    """Hide the GPU, or insist on it; returns what will compute, in words."""
+    if name == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    elif name == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("--device cuda: torch sees no CUDA device here")
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def head_of(benchmark: str, recipe: str, settings: Settings, device: str) -> Row:
+    """Return what a result says besides its rows."""
+    return {
+        "benchmark": benchmark,
+        "recipe": load_recipe(recipe, settings).model_dump(mode="json", exclude={"seed"}),
+        "device": device,
         "cores": os.cpu_count(),
         "machine": platform.machine(),
         "versions": {"torch": torch.__version__, "numpy": np.__version__},
     }
+
+
+def measured(arguments: argparse.Namespace, bench: Bench, head: Row) -> Row:
+    """Measure what the result does not have yet, writing each row when it is there."""
     result = opened(arguments.output, head)
-    with tempfile.TemporaryDirectory(prefix="digits-ablation-") as scratch:
-        bench = Bench(arguments.recipe, settings, (arguments.work or Path(scratch)).absolute())
-        for seed in arguments.seeds:
-            for variant in arguments.variants:
-                done = {key(row) for row in result["rows"]}
-                todo = [
-                    (objective, budget)
-                    for objective, budget in budgets(bench, arguments.steps, arguments.full)
-                    if (variant, objective, seed, budget[f"{objective}.steps"]) not in done
-                ]
-                if todo:
-                    result["rows"] += measure(bench, variant, seed, todo)
-                    written(result, arguments.output)
+    for seed in arguments.seeds:
+        for variant in arguments.variants:
+            done = {key(row) for row in result["rows"]}
+            todo = [
+                (objective, budget)
+                for objective, budget in budgets(bench, arguments.steps, arguments.full)
+                if (variant, objective, seed, budget[f"{objective}.steps"]) not in done
+            ]
+            if todo:
+                result["rows"] += measure(bench, variant, seed, todo)
+                written(result, arguments.output)
     written(result, arguments.output)
     show(result["summary"])
     if arguments.output:
         print(f"written to {arguments.output}")
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--recipe", default="digits")
+    arguments = arguments_of(parser)
+    device = choose_device(arguments.device)
+    settings = parse_overrides(arguments.set)
+    if arguments.no_auxiliary:
+        settings["consistency.auxiliary_weight"] = 0.0
+    head = head_of("digits_ablation", arguments.recipe, settings, device)
+    with tempfile.TemporaryDirectory(prefix="ablation-") as scratch:
+        folder = (arguments.work or Path(scratch)).absolute()
+        bench = Bench(arguments.recipe, settings, folder, pictures=arguments.pictures)
+        measured(arguments, bench, head)
 
 
 if __name__ == "__main__":

@@ -62,11 +62,10 @@ def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.set_defaults(seeds=[0], steps=[400])
     parser.add_argument("--data", type=Path, default=DEBIAN, help=f"IDX files; default: {DEBIAN}")
     parser.add_argument("--pretrain-steps", type=int, default=400)
     parser.add_argument("--small", action="store_true", help="for a CPU")
-    arguments = ablation.arguments_of(parser)
+    arguments = ablation.arguments_of(parser, seeds=[0], steps=[400])
     if not list(arguments.data.glob("*images*idx3*")):
         print(f"{arguments.data}: no IDX files there; give their folder with --data. Not measured.")
         return

@@ -15,6 +15,9 @@ class SvcConfig(Section):
     gamma: PositiveFloat
     C: PositiveFloat
     pixel_max: PositiveFloat = Field(description="pixels are scaled from 0..255 to 0..pixel_max")
+    train_images: Positive | None = Field(
+        None, description="real images that it is fitted on; default: all of the training split"
+    )
 
 
 class EvaluateConfig(Section):

@@ -292,6 +292,7 @@ class _Evaluation:
                 gamma=svc.gamma,
                 penalty=svc.C,
                 pixel_max=svc.pixel_max,
+                most=svc.train_images,
             )
             asked = labels[: len(predicted)]
             seen = agreement(predicted, asked, len(self.manifest.classes))
