@@ -1,0 +1,49 @@
+"""ImageNet's two tars become a registered model, stage by stage, by the packaged recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.make_imagenet import make
+from epg.data.manifest import Manifest
+from epg.registry import open_registry
+from epg.runs.run import Run
+from epg.session.preflight import RunRequest, make_plan
+from epg.stages.catalog import STAGES
+
+CLASSES = 4
+
+
+@pytest.mark.slow
+def test_from_two_tars_to_a_registered_model(tmp_path: Path) -> None:
+    list(make(tmp_path / "set", CLASSES, per_class=10, val_per_class=5, side=80, seed=0))
+    plan = make_plan(
+        RunRequest(
+            recipe="imagenet64_smoke",
+            output=str(tmp_path / "runs"),
+            data=f"imagenet:{tmp_path / 'set'}",
+            settings=["evaluate.num_samples=20", "pretrain.steps=2", "denoising.steps=2",
+                      "consistency.steps=2", "pretrain.warmup_steps=0",
+                      "denoising.warmup_steps=0", "consistency.warmup_steps=0",
+                      "pretrain.batch_size=8", "denoising.batch_size=8",
+                      "consistency.batch_size=8", "denoising.sampling_steps=2"],
+        )
+    )  # fmt: skip
+    assert plan.run.recipe.data.num_classes == CLASSES
+    run = Run.open("imagenet64_smoke", plan.arguments["overrides"], str(tmp_path / "runs"), "one")
+    for stage in STAGES.values():
+        if stage.objective in ("", "denoising"):
+            arguments = {"objective": stage.objective} if stage.objective else {}
+            record = stage.function()(run, **arguments)
+            if stage.name == "shard":
+                manifest = Manifest.from_json(
+                    run.store.get_bytes(record.outputs["manifest"]["key"])
+                )
+    assert manifest.classes == ["tench", "goldfish", "great white shark", "tiger shark"]
+    assert manifest.class_counts == {"train": [10] * CLASSES, "held-out": [5] * CLASSES}
+    assert manifest.report["converted"]["CMYK to RGB"] == CLASSES + 1
+    registry = open_registry(str(tmp_path / "runs" / "registry"))
+    assert registry.resolve("imagenet64_smoke-denoising").version == "v1"
+    assert (tmp_path / "runs" / "one" / "report.html").exists()
