@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from epg.cluster.runs.kfp_api import Unreachable
 from epg.cluster.runs.pods import Unseen
+from epg.cluster.runs.refusals import Unreachable
 from epg.data.sources import SourceNotFound
 from epg.errors import UserError, did_you_mean, printable, shown_names
 from epg.store import ObjectExists, ObjectNotFound

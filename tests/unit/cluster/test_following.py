@@ -6,7 +6,7 @@ import pytest
 
 from epg.cluster.runs.following import News
 from epg.cluster.runs.pods import Progress, connect, latest_lines, progress_in
-from epg.cluster.runs.status import Situation, Task
+from epg.cluster.runs.situation import Situation, Task
 from tests.toys.cluster_api import cluster_api, pod
 
 

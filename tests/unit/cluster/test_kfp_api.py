@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from epg.cluster.runs import kfp_api
-from epg.cluster.runs.kfp_api import KfpApi, Unreachable
+from epg.cluster.runs.kfp_api import KfpApi
+from epg.cluster.runs.refusals import Unreachable
 from epg.errors import UserError
 from tests.toys.cluster_api import cluster_api
 

@@ -8,8 +8,9 @@ import json
 
 import pytest
 
-from epg.cluster.runs.kfp_api import KfpApi, NotThere
+from epg.cluster.runs.kfp_api import KfpApi
 from epg.cluster.runs.pods import meaningful_line, step_of, trouble_of
+from epg.cluster.runs.refusals import NotThere
 from epg.cluster.runs.status import explain, status
 from epg.errors import UserError
 from tests.toys.cluster_api import RUN_ID, cluster_api, ended, pod, waiting

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from epg.cluster.runs.kfp_api import KfpApi, Unreachable
+from epg.cluster.runs.kfp_api import KfpApi
+from epg.cluster.runs.refusals import Unreachable
 from epg.cluster.runs.pods import Progress
-from epg.cluster.runs.status import Situation, explain
+from epg.cluster.runs.situation import Situation
+from epg.cluster.runs.status import explain
 from epg.errors import UserError
 from epg.numbers import duration
 

@@ -22,10 +22,11 @@ from urllib.parse import quote, urlencode
 
 import urllib3
 
-from epg.cluster.runs.endpoint import FORWARD, find_endpoint, find_token
-from epg.errors import UserError, one_line
-from epg.documents import DocumentError, parse, parse_object, shaped
-from epg.store.pace import Pace, TooLargeError, TooSlowError, collected
+from epg.cluster.runs.endpoint import find_endpoint, find_token
+from epg.cluster.runs.refusals import Conflict, NotThere, refusal, unreachable
+from epg.errors import UserError
+from epg.documents import DocumentError, parse_object, shaped
+from epg.store.pace import Pace, TooLargeError, collected
 
 OLDEST_SERVER = (2, 15)  # what our platform settings (resources from parameters) ask for
 _TIMEOUT = urllib3.Timeout(connect=5.0, read=30.0)  # seconds
@@ -50,18 +51,6 @@ _LISTED = {
     **dict.fromkeys(("run_id", "display_name", "experiment_id", "storage_state"), str),
 }
 _PAGES = 500  # of one list
-
-
-class Unreachable(UserError):  # noqa: N818 - says what it is
-    """No answer came: trying again may help."""
-
-
-class NotThere(UserError):  # noqa: N818 - likewise
-    """The server has no such thing."""
-
-
-class Conflict(UserError):  # noqa: N818 - likewise
-    """The server has such a thing already."""
 
 
 @dataclass(frozen=True)
@@ -236,51 +225,11 @@ class KfpApi:
         except TooLargeError as error:
             raise UserError(f"{self.endpoint}: {error}: check --endpoint") from error
         except urllib3.exceptions.HTTPError as error:
-            raise Unreachable(self._why_not(error)) from error
+            raise unreachable(self.endpoint, error) from error
         if answer.status == 200:
             with contextlib.suppress(DocumentError):
                 return parse_object(received, max_bytes=_LARGEST, nan=True)
-        raise self._refusal(answer.status, received)
-
-    def _why_not(self, error: Exception) -> str:
-        if isinstance(error, urllib3.exceptions.SSLError):
-            return (
-                f"{self.endpoint}: TLS fails ({one_line(error)}): write http:// if the server "
-                "speaks none, or name the site's certificates by SSL_CERT_FILE"
-            )
-        if isinstance(error, urllib3.exceptions.NameResolutionError):
-            what = "unknown host"
-        elif "refused" in str(error):  # urllib3 calls that a timeout, too
-            what = "nothing listens there"
-        elif isinstance(error, urllib3.exceptions.TimeoutError | TooSlowError):
-            what = "no answer in time"
-        else:
-            what = one_line(error)
-        return (
-            f"cannot reach Kubeflow Pipelines at {self.endpoint}: {what}; check --endpoint, or "
-            f"open a way by `{FORWARD}`"
-        )
-
-    def _refusal(self, status: int, data: bytes) -> UserError:
-        text = _message(data)
-        if status in (401, 403):
-            given = "the token is not accepted" if self._token else "it wants a token"
-            said = f" ({text})" if text else ""
-            return UserError(
-                f"{self.endpoint}: {given}: {status}{said}; give --token-file FILE or set "
-                "KFP_EXISTING_TOKEN to one that is valid for this namespace"
-            )
-        if status == 404:
-            return NotThere(f"{self.endpoint}: not found{f': {text}' if text else ''}")
-        if status in (200, 301, 302, 303, 307, 308):
-            return UserError(
-                f"{self.endpoint}: the answer ({status}) is not Kubeflow Pipelines': a login page "
-                "or another program; go to the API itself, or give --token-file"
-            )
-        if status in (502, 503, 504):
-            return Unreachable(f"{self.endpoint}: the server is not ready: {status} {text}".strip())
-        kind = Conflict if status == 409 else UserError
-        return kind(f"{self.endpoint}: refused ({status}): {text or 'without a reason'}")
+        raise refusal(self.endpoint, answer.status, received, token=self._token is not None)
 
     def terminate(self, run_id: str) -> None:
         """Ask for the end of a run; its pods get the signal after 10 to 20 s."""
@@ -290,18 +239,6 @@ class KfpApi:
 def _named(name: str) -> str:
     predicate = {"operation": 1, "key": "display_name", "stringValue": name}  # 1: equals
     return json.dumps({"predicates": [predicate]})
-
-
-def _message(data: bytes) -> str:
-    """Return the useful sentence of an error: the innermost one, without Go's stack."""
-    try:
-        content = parse(data, nan=True)
-    except DocumentError:
-        text = "" if data.lstrip().startswith(b"<") else data.decode("utf-8", errors="replace")
-    else:
-        found = content if isinstance(content, dict) else {}
-        text = str(found.get("message") or found.get("error_message") or found.get("error") or "")
-    return one_line(text)[:400]
 
 
 def _dotted(version: tuple[int, ...]) -> str:
