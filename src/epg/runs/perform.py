@@ -21,7 +21,7 @@ from epg.runs.record import (
     outputs_exist,
     record_key,
 )
-from epg.runs.run import Run
+from epg.runs.run import Run, pipeline_run
 from epg.runs.stage import Stage
 from epg.runs.versions import versions
 from epg.store.held import HeldStore
@@ -65,7 +65,8 @@ def perform(
     reporter = StageReporter(stage.name)
     record = None if always else _earlier(run, stage, config, inputs, explain)
     if record is None:
-        owner = f"stage {stage.name} of run {run.name}"
+        engine = f", pipeline run {pipeline_run()}" if pipeline_run() else ""
+        owner = f"stage {stage.name} of run {run.name}{engine}"
         with Lease(run.store, f"leases/{stage.name}", owner) as lease:
             # Whoever held the lease until now may have done the work.
             record = None if always else _earlier(run, stage, config, inputs, explain)

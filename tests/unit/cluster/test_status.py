@@ -274,6 +274,14 @@ def test_a_pod_that_is_gone_is_remembered_by_its_workflow(api, tmp_path, compres
     assert text.count("why:") == 2
 
 
+def test_a_step_that_names_itself_is_named_once(api, tmp_path):
+    """Ours leaves its reason in the pod, with the step's name before it."""
+    api.runs[0]["state"] = "FAILED"
+    api.pods = [pod("p-1", "pretrain", ended(2, message="pretrain: the disk is full"))]
+    text = "\n".join(look(api, tmp_path).lines())
+    assert "why: pretrain: failed: the disk is full" in text
+
+
 def test_a_quota_that_lets_no_pod_in(api, tmp_path):
     """No pod is there to be asked; the workflow's node knows."""
     said = 'pods "wf-1-7" is forbidden: exceeded quota: none, requested: pods=1, limited: pods=0'

@@ -14,7 +14,7 @@ import pytest
 from epg.errors import UserError
 from epg.runs.perform import perform
 from epg.runs.record import StageRecord, load_record
-from epg.runs.run import Run
+from epg.runs.run import PIPELINE_RUN_VARIABLE, Run
 from epg.stages.catalog import STAGES
 from epg.store import lease as leases
 from tests.toys.command import PATIENCE, environment
@@ -43,6 +43,17 @@ def test_a_second_one_is_told_who_is_at_it(run):
     perform(run, SHARD, work=work, **NOTHING)
     assert seen == ["leases/shard"]
     assert lease_files(run) == []
+
+
+def test_on_a_cluster_the_pipeline_run_is_named(run, monkeypatch):
+    """Its user ends it by that id."""
+    monkeypatch.setenv(PIPELINE_RUN_VARIABLE, "11111111-aaaa")
+
+    def work(reporter, outputs):
+        with pytest.raises(UserError, match="run mine, pipeline run 11111111-aaaa \\(host"):
+            perform(run, SHARD, work=lambda *_: None, **NOTHING)
+
+    perform(run, SHARD, work=work, **NOTHING)
 
 
 def test_who_was_waiting_takes_what_the_other_one_made(run, monkeypatch):

@@ -189,6 +189,7 @@ def _troubles(
             continue  # a later attempt goes on
         log = last_words(core, pod) if failed and logs else ""
         told = log.removeprefix("epg: error: ") in text
+        text = text.replace(f"failed: {step}: ", "failed: ")  # the step is said once
         yield Trouble(step, str(pod["metadata"]["name"]), text, "" if told else log)
 
 
