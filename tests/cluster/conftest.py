@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.site import ROOT, Site, wait_for
+from epg.store import Store
+from tests.cluster.site import ROOT, Site, store_of_runs, wait_for
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -90,5 +91,22 @@ def restricted(site: Site) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def credentials(site: Site, applied: list[str]) -> dict[str, str]:
     """The keys that the cluster made for its store."""
-    data = site.get("secret", "epg-s3", "-n", "epg")["data"]
+    return secret(site, "epg-s3")
+
+
+@pytest.fixture(scope="session")
+def administrator(site: Site, applied: list[str]) -> dict[str, str]:
+    """The keys of the store's administrator, which no run gets."""
+    return secret(site, "epg-minio")
+
+
+def secret(site: Site, name: str) -> dict[str, str]:
+    data = site.get("secret", name, "-n", "epg")["data"]
     return {name: base64.b64decode(value).decode() for name, value in data.items()}
+
+
+@pytest.fixture
+def store(site: Site, credentials: dict[str, str]) -> Iterator[Store]:
+    """The store of the runs; a way of its own for each test, since a pod that restarts cuts it."""
+    with store_of_runs(site, credentials) as opened:
+        yield opened

@@ -10,16 +10,24 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
+
 from epg import __version__
 from epg.cluster.runs.kfp_api import KfpApi
+from epg.store import Store, open_store
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENT = "epg-test-cluster"
+# A fresh prefix for each session: no run finds the results of an earlier one.
+STORE = f"s3://epg/test-{uuid.uuid4().hex[:8]}"
+OFTEN = {"pretrain.checkpoint_every_seconds": 2}
+LONG = json.dumps({"pretrain.steps": 100_000, **OFTEN})
 T = TypeVar("T")
 
 
@@ -36,6 +44,7 @@ class Site:
     )
     manifests: str = field(default_factory=lambda: _setting("MANIFESTS", "k8s"))
     memory: str = field(default_factory=lambda: _setting("MEMORY", "3Gi"))
+    steps: int = field(default_factory=lambda: int(_setting("STEPS", "4000")))  # two scrapes long
 
     @property
     def overlay(self) -> bool:
@@ -129,6 +138,10 @@ class Site:
             seconds,
         )
 
+    def told(self, run_id: str) -> str:
+        """What `epg status` says of a run."""
+        return self.epg("status", run_id, "--kubeconfig", self.kubeconfig).stdout
+
     def terminate(self, run_id: str) -> None:
         """Do what the UI's button Terminate does."""
         self.api.call("POST", f"runs/{run_id}:terminate", {})
@@ -137,6 +150,13 @@ class Site:
         """Pods of a run, or of one of its stages."""
         labels = f"pipeline/runid={run_id}" + (f",epg/stage={stage}" if stage else "")
         return list(self.get("pods", "-n", self.kubeflow, "-l", labels)["items"])
+
+    def training(self, run_id: str, store: Store, run_name: str) -> str:
+        """Wait for a run's pre-training to have a checkpoint; return its pod's name."""
+        pod = wait_for(lambda: self.running(run_id, "pretrain"), "pretrain to run", 300)
+        place = f"{run_name}/pretrain/checkpoints/"
+        wait_for(lambda: list(store.list(place)), "a checkpoint", 180, pause=1)
+        return pod
 
     def running(self, run_id: str, stage: str) -> str | None:
         """Name of the stage's pod while it runs."""
@@ -169,6 +189,16 @@ class Site:
         finally:
             process.terminate()
             process.wait(timeout=20)
+
+
+@contextlib.contextmanager
+def store_of_runs(site: Site, credentials: dict[str, str]) -> Iterator[Store]:
+    """Open the store of the runs, through a forwarded port."""
+    with site.forward("service/minio", 9000) as address, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EPG_S3_ACCESS_KEY", credentials["accesskey"])
+        patch.setenv("EPG_S3_SECRET_KEY", credentials["secretkey"])
+        patch.setenv("EPG_S3_DEADLINE", "60")
+        yield open_store(f"minio://{address}/{STORE.removeprefix('s3://')}")
 
 
 def _setting(name: str, default: str) -> str:
