@@ -143,10 +143,12 @@ def sampling(objective: str = "denoising", **changes: Any) -> SamplingConfig:
     return SamplingConfig.model_validate(content | changes)
 
 
-def run_heun(steps: int, final: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
+def run_heun(
+    steps: int, final: bool = True, solver: str = "heun"
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Noise and images, float64, without guidance."""
     noise = torch.linspace(-2, 2, 64, dtype=torch.float64).reshape(4, 1, 4, 4)
-    config = sampling(steps=steps, final_euler_step=final)
+    config = sampling(steps=steps, final_euler_step=final, solver=solver)
     labels = torch.zeros(4, dtype=torch.int64)
     denoiser = CountingDenoiser(gaussian_denoiser, labels, 1, config, None)
     return noise, heun(denoiser, noise, config)[0]
@@ -159,31 +161,50 @@ def exact_flow(noise: torch.Tensor, end: float) -> torch.Tensor:
     return MEAN + scale * (start * noise - MEAN)
 
 
-def test_heun_is_of_second_order_on_gaussian_data() -> None:
+@pytest.mark.parametrize(("solver", "factor"), [("heun", 4.0), ("euler", 2.0)])
+def test_order_of_the_solvers_on_gaussian_data(solver: str, factor: float) -> None:
     errors = []
     for steps in (33, 65, 129):
-        noise, images = run_heun(steps, final=False)
+        noise, images = run_heun(steps, final=False, solver=solver)
         errors.append(float((images - exact_flow(noise, 0.002)).abs().max()))
-    assert errors[0] / errors[1] == pytest.approx(4.0, rel=0.25)
-    assert errors[1] / errors[2] == pytest.approx(4.0, rel=0.25)
+    assert errors[0] / errors[1] == pytest.approx(factor, rel=0.25)
+    assert errors[1] / errors[2] == pytest.approx(factor, rel=0.25)
+
+
+def test_eulers_method_by_hand() -> None:
+    config = sampling(steps=3, solver="euler", sigma_shift=2.0)
+    noise, labels = torch.randn(2, 1, 4, 4), torch.tensor([0, 0])
+    images, nfe = heun(CountingDenoiser(gaussian_denoiser, labels, 1, config, None), noise, config)
+    levels = [2.0 * level for level in sigma_levels(3, **PAPER)]
+    x = levels[0] * noise
+    for level, lower in pairwise(levels):
+        x = x + (lower - level) * (x - gaussian_denoiser(x, sigma(level), labels)) / level
+    torch.testing.assert_close(images, gaussian_denoiser(x, sigma(levels[-1]), labels))
+    assert nfe == 3
 
 
 @pytest.mark.parametrize(
-    ("scale", "interval", "final", "nfe"),
+    ("scale", "interval", "final", "nfe", "solver"),
     [
-        (2.5, INTERVAL, True, 75),
-        (2.5, INTERVAL, False, 74),
-        (2.5, (0.0, 100.0), True, 126),
-        (2.5, (0.0, 100.0), False, 124),
-        (1.0, INTERVAL, True, 63),
-        (1.0, INTERVAL, False, 62),
+        (2.5, INTERVAL, True, 75, "heun"),
+        (2.5, INTERVAL, False, 74, "heun"),
+        (2.5, (0.0, 100.0), True, 126, "heun"),
+        (2.5, (0.0, 100.0), False, 124, "heun"),
+        (1.0, INTERVAL, True, 63, "heun"),
+        (1.0, INTERVAL, False, 62, "heun"),
+        (2.5, INTERVAL, True, 38, "euler"),  # 32 levels, six of them guided
+        (1.0, INTERVAL, False, 31, "euler"),
     ],
 )
 def test_evaluations_are_what_the_network_sees(
-    scale: float, interval: tuple[float, float], final: bool, nfe: int
+    scale: float, interval: tuple[float, float], final: bool, nfe: int, solver: str
 ) -> None:
     config = sampling(
-        guidance_scale=scale, guidance_interval=interval, final_euler_step=final, sigma_shift=4.0
+        guidance_scale=scale,
+        guidance_interval=interval,
+        final_euler_step=final,
+        sigma_shift=4.0,
+        solver=solver,
     )
     batch, passes = 2, []
 

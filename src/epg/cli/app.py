@@ -59,6 +59,7 @@ app.command()(run)
     "epg sample --model digits-denoising --classes 0,1,2 --num 64 --out grid.png",
     "epg sample --model digits-consistency:v1 --num 1000 --out samples.npz",
     "epg sample --model digits-denoising --steps 64 --guidance-scale 3 --out grid.png",
+    "epg sample --model digits-denoising --num 5000 --labels random --out samples.npz",
 )
 def sample(
     model: Annotated[
@@ -81,6 +82,25 @@ def sample(
         float | None,
         typer.Option("--guidance-scale", metavar="W", help="1 is none; default: the recipe's."),
     ] = None,
+    solver: Annotated[
+        str | None, typer.Option("--solver", metavar="NAME", help="heun or euler.")
+    ] = None,
+    clamp: Annotated[
+        str | None,
+        typer.Option("--clamp", metavar="NAME", help="valid-range, unit ([-1, 1]) or none."),
+    ] = None,
+    final_step: Annotated[
+        bool | None,
+        typer.Option("--final-step/--no-final-step", help="Go on from the last level to 0."),
+    ] = None,
+    labels: Annotated[
+        str,
+        typer.Option("--labels", metavar="HOW", help="balanced, random, or a file of indices."),
+    ] = "balanced",
+    ema: Annotated[
+        float | None,
+        typer.Option("--ema", metavar="RATE", help="Which average; default: the one judged."),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="S", help="Same seed, same images.")] = 0,
     registry: Annotated[
         str, typer.Option("--registry", metavar="URI", help="Where names are looked up.")
@@ -99,6 +119,11 @@ def sample(
         registry=open_registry(registry),
         steps=steps,
         guidance_scale=guidance_scale,
+        solver=solver,
+        clamp=clamp,
+        final_euler_step=final_step,
+        labels=labels,
+        ema=ema,
         seed=seed,
     )
     print(printable(f"{out}: {num} images"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from epg.config.data import DataConfig
 from epg.config.evaluating import EvaluateConfig, GateConfig
@@ -52,6 +52,15 @@ class Recipe(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _few_steps(self) -> Recipe:
+        try:
+            self.sampling("consistency")
+        except ValidationError as error:
+            told = str(error.errors(include_url=False)[0]["ctx"]["error"])
+            raise ValueError(f"consistency.sampling_{told}") from error
+        return self
+
     @property
     def sigma_shift(self) -> float:
         """Resolution shift: image height / 64 unless the recipe says otherwise."""
@@ -73,10 +82,17 @@ class Recipe(Section):
             "sigma_data": diffusion.sigma_data,
         }
         if objective == "consistency":
-            return SamplingConfig(objective="consistency", steps=1, **settings)
+            return SamplingConfig(
+                objective="consistency",
+                steps=self.consistency.sampling_steps,
+                clamp=self.consistency.clamp,
+                **settings,
+            )
         return SamplingConfig(
             objective="denoising",
             steps=self.denoising.sampling_steps,
+            solver=self.denoising.solver,
+            clamp=self.denoising.clamp,
             guidance_scale=self.denoising.guidance_scale,
             guidance_interval=self.denoising.guidance_interval,
             final_euler_step=self.denoising.final_euler_step,

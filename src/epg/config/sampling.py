@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from epg.config import Objective
 from epg.config.values import Interval, Levels, Positive, PositiveFloat, Section
 from epg.errors import UserError
+
+#: How the probability flow of a diffusion model is integrated.
+Solver = Literal["heun", "euler"]
+#: Where denoised estimates are cut off: at what black and white become, at [-1, 1], or nowhere.
+Clamp = Literal["valid-range", "unit", "none"]
 
 
 class SamplingConfig(Section):
@@ -26,6 +31,10 @@ class SamplingConfig(Section):
     rho: PositiveFloat
     sigma_shift: PositiveFloat = Field(description="factor from these sigmas to actual levels")
     sigma_data: PositiveFloat
+    solver: Solver = Field("heun", description="of a diffusion model: second order, or first")
+    clamp: Clamp = Field(
+        "valid-range", description="bounds of every estimate: black and white, [-1, 1], or none"
+    )
     guidance_scale: Annotated[float, Field(ge=1.0)] = Field(1.0, description="1 is no guidance")
     guidance_interval: Interval = Field(
         (0.19, 1.61), description="guided where low < sigma <= high"
@@ -53,6 +62,10 @@ class SamplingConfig(Section):
             raise ValueError(
                 f"guidance_scale is {self.guidance_scale}: a consistency model is trained without "
                 "label dropout and takes no guidance; leave it out"
+            )
+        if self.solver != "heun":
+            raise ValueError(
+                f"solver is {self.solver!r}: a consistency model jumps and has none; leave it out"
             )
         most = len(self.intermediate_sigmas) + 1
         if self.steps > most:

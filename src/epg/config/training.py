@@ -7,12 +7,14 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from epg.config.data import AugmentationConfig
+from epg.config.sampling import Clamp, Solver
 from epg.config.values import (
     AtLeastTwo,
     BelowOne,
     Betas,
     Drops,
     EmaDecay,
+    Few,
     Fraction,
     Interval,
     Natural,
@@ -116,6 +118,12 @@ class FinetuneConfig(OptimizerConfig):
         """Every rate at which an average of the weights is kept; the main one first."""
         return self.ema_decay if isinstance(self.ema_decay, tuple) else (self.ema_decay,)
 
+    @property
+    def averages(self) -> dict[str, float]:
+        """Kind of the weight file of each average -> its rate; `generator` is the main one."""
+        main, *others = self.ema_decays
+        return {"generator": main, **{f"generator-ema-{decay:g}": decay for decay in others}}
+
 
 class DenoisingConfig(FinetuneConfig):
     """Stage 2 as a diffusion model: weighted prediction of the clean image."""
@@ -131,6 +139,8 @@ class DenoisingConfig(FinetuneConfig):
     guidance_scale: Annotated[float, Field(ge=1.0)] = 2.5
     guidance_interval: Interval = (0.19, 1.61)
     final_euler_step: bool = True
+    solver: Solver = "heun"
+    clamp: Clamp = "valid-range"
 
 
 class ConsistencyConfig(FinetuneConfig):
@@ -153,3 +163,5 @@ class ConsistencyConfig(FinetuneConfig):
     auxiliary_weight: NonNegative = 1.0
     auxiliary_temperature: PositiveFloat = 0.1
     dropout: BelowOne = 0.5
+    sampling_steps: Few = Field(1, description="evaluations of the network per image")
+    clamp: Clamp = "valid-range"

@@ -28,13 +28,15 @@ class Visit:
 
 @dataclass(frozen=True)
 class Step:
-    """From one level to the next: a slope at `start`, corrected by a second one at `end`.
+    """From one level to a lower one by the slope at `start`.
 
-    Without `end` the step goes straight to 0, where the image is the estimate made at `start`.
+    With `end`, a visit of the lower level, the slope is corrected by a second one there. A step to
+    0 ends at the estimate made at `start`.
     """
 
     start: Visit
     end: Visit | None = None
+    target: float = 0.0  # the lower level, unshifted
 
 
 def sigma_levels(count: int, sigma_min: float, sigma_max: float, rho: float) -> list[float]:
@@ -61,8 +63,8 @@ def is_guided(sigma: float, sampling: SamplingConfig) -> bool:
 def sampling_steps(sampling: SamplingConfig) -> list[Step]:
     """Return the steps of a sampler in their order.
 
-    Heun's method visits the end of each interval twice, as a corrector and as the next start; a
-    consistency model jumps to 0 from each of its levels.
+    Heun's method visits the end of each interval twice, as a corrector and as the next start;
+    Euler's once; a consistency model jumps to 0 from each of its levels.
 
     Source: docs/method.md, 6.3.
     """
@@ -75,7 +77,8 @@ def sampling_steps(sampling: SamplingConfig) -> list[Step]:
             sampling.steps, sampling.sigma_min, sampling.sigma_max, sampling.rho
         )
     ]
-    steps = [Step(start, end) for start, end in pairwise(visits)]
+    corrected = sampling.solver == "heun"
+    steps = [Step(start, end if corrected else None, end.sigma) for start, end in pairwise(visits)]
     return [*steps, Step(visits[-1])] if sampling.final_euler_step else steps
 
 

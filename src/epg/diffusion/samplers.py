@@ -73,12 +73,12 @@ def heun(
     sampling: SamplingConfig,
     watch: Watcher | None = None,
 ) -> tuple[Tensor, int]:
-    """Integrate the probability flow from `sigma_max` with Heun's method.
+    """Integrate the probability flow from `sigma_max` with Heun's method, or with Euler's.
 
     Args:
         denoiser: evaluates D and counts.
         noise: standard normal [N, C, H, W], float32.
-        sampling: levels, guidance, and whether a last Euler step goes on to 0 (NFE + 1).
+        sampling: levels, solver, guidance, and whether a last Euler step goes on to 0 (NFE + 1).
         watch: called with each step's first denoised estimate.
 
     Returns:
@@ -93,12 +93,15 @@ def heun(
         denoised = denoiser(x, step.start)
         if watch:
             watch(denoised, denoiser.nfe)
-        if step.end is None:  # an Euler step from sigma_min to 0 ends at the estimate
+        if step.target == 0.0:  # an Euler step to 0 ends at the estimate
             x = denoised
             continue
         slope = (x - denoised) / (shift * sigma)
-        width = shift * (step.end.sigma - sigma)
+        width = shift * (step.target - sigma)
         predicted = x + width * slope
+        if step.end is None:
+            x = predicted
+            continue
         corrected = (predicted - denoiser(predicted, step.end)) / (shift * step.end.sigma)
         x = x + width * 0.5 * (slope + corrected)
     return x, denoiser.nfe

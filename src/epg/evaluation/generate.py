@@ -177,9 +177,7 @@ def _sample(
     watch: Watcher | None,
 ) -> tuple[Tensor, int]:
     """Sample the images `first` ... of a series; returns model units [N, C, H, W] and the NFE."""
-    data = loaded.recipe["data"]
-    low, high = valid_range(data["mean"], data["std"])
-    clamp = (low.to(labels.device), high.to(labels.device))
+    clamp = _clamp(loaded, sampling, labels.device)
     denoiser = CountingDenoiser(
         _denoiser(loaded, sampling), labels, loaded.generator.null_class, sampling, clamp
     )
@@ -190,6 +188,19 @@ def _sample(
     if sampling.objective == "denoising":
         return heun(denoiser, noise(0), sampling, watch)
     return consistency(denoiser, noise, sampling)
+
+
+def _clamp(
+    loaded: LoadedGenerator, sampling: SamplingConfig, device: torch.device
+) -> tuple[Tensor, Tensor] | None:
+    """Bounds of every estimate, (low [C], high [C]); None: there are none."""
+    if sampling.clamp == "none":
+        return None
+    data = loaded.recipe["data"]
+    low, high = valid_range(data["mean"], data["std"])
+    if sampling.clamp == "unit":
+        low, high = torch.full_like(low, -1.0), torch.full_like(high, 1.0)
+    return low.to(device), high.to(device)
 
 
 def _denoiser(loaded: LoadedGenerator, sampling: SamplingConfig) -> Denoiser:

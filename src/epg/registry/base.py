@@ -17,6 +17,15 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,49}")
 
 
+#: A version's weights: the average of its training that was judged.
+WEIGHTS_FILE = "model.safetensors"
+
+
+def averaged_file(decay: float) -> str:
+    """Return the name of a version's weights that were averaged at another rate."""
+    return f"model-ema-{decay:g}.safetensors"
+
+
 @dataclass(frozen=True)
 class Registered:
     """A complete version in a registry.
@@ -87,8 +96,17 @@ class Registry(Protocol):
         """Find a version. Raises `UserError` that names the nearest and lists what there is."""
         ...
 
-    def fetch(self, reference: str, folder: Path) -> Path:
-        """Copy a version's weights into `folder`, check their SHA-256, and return the file."""
+    def fetch(self, reference: str, folder: Path, file: str = WEIGHTS_FILE) -> Path:
+        """Copy a version's weights into `folder`, check their SHA-256, and return the file.
+
+        Args:
+            reference: `NAME` or `NAME:VERSION`.
+            folder: where to.
+            file: which of the version's files; `averaged_file` names those of other averages.
+
+        Raises:
+            UserError: no such version or file, or it was altered.
+        """
         ...
 
 

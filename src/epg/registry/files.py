@@ -28,13 +28,18 @@ from epg.documents import (
     unseal,
 )
 from epg.errors import UserError, did_you_mean
-from epg.registry.base import Registered, check_model_name, check_version, natural_order
+from epg.registry.base import (
+    WEIGHTS_FILE,
+    Registered,
+    check_model_name,
+    check_version,
+    natural_order,
+)
 from epg.store import ObjectExists, ObjectNotFound, Store
 from epg.store.digest import file_sha256, stream_sha256
 from epg.store.reading import fetch_file, read_document
 
 ENTRY_FILE = "model.json"
-WEIGHTS_FILE = "model.safetensors"
 CLAIM_FILE = "claim.json"
 _OWN_FILES = {WEIGHTS_FILE, ENTRY_FILE, CLAIM_FILE, "recipe.yaml", "metrics.json", "README.md"}
 _KIND = "model"
@@ -131,17 +136,20 @@ class FileRegistry:
             f"{', '.join(names)}"
         )
 
-    def fetch(self, reference: str, folder: Path) -> Path:
+    def fetch(self, reference: str, folder: Path, file: str = WEIGHTS_FILE) -> Path:
         """Copy a version's weights into `folder`, check their SHA-256, and return the file."""
         entry = self.resolve(reference)
-        path = folder / f"{entry.model}-{entry.version}.safetensors"
-        key = f"{entry.model}/{entry.version}/{WEIGHTS_FILE}"
-        found = fetch_file(self._store, key, path, entry.digest)
-        if found != entry.digest:
+        if file not in entry.files:
+            names = ", ".join(sorted(n for n in entry.files if n.endswith(".safetensors")))
+            raise UserError(f"{entry.uri}: it has no {file}: there are {names}")
+        path = folder / f"{entry.model}-{entry.version}-{file}"
+        key, digest = f"{entry.model}/{entry.version}/{file}", entry.files[file]["sha256"]
+        found = fetch_file(self._store, key, path, digest)
+        if found != digest:
             path.unlink()
             raise UserError(
-                f"{entry.uri}/{WEIGHTS_FILE}: SHA-256 is {found[:12]}..., expected "
-                f"{entry.digest[:12]}...: the weights were altered; put back a copy of them if "
+                f"{entry.uri}/{file}: SHA-256 is {found[:12]}..., expected "
+                f"{digest[:12]}...: the weights were altered; put back a copy of them if "
                 f"there is one, or move {entry.uri} away and register the model again"
             )
         return path

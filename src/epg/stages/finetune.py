@@ -65,9 +65,7 @@ def _headers(
     run: Run, objective: str, manifest: Manifest, inputs: dict[str, str]
 ) -> dict[str, dict[str, Any]]:
     """What each average's file says of itself; no date: the same training gives the same bytes."""
-    from epg.training.schedules import average_kind
-
-    decays = getattr(run.recipe, objective).ema_decays
+    averages = getattr(run.recipe, objective).averages
     header = {
         "kind": "generator",
         "objective": objective,
@@ -77,7 +75,7 @@ def _headers(
         "recipe": run.recipe.model_dump(mode="json"),
         "inputs": inputs,
     }
-    return {average_kind(decay, decays): {**header, "ema_decay": decay} for decay in decays}
+    return {kind: {**header, "ema_decay": decay} for kind, decay in averages.items()}
 
 
 finetune_component = Component(

@@ -9,7 +9,7 @@ from epg.config.loading import dump_recipe
 from epg.config.recipe import Recipe
 from epg.data.manifest import Manifest
 from epg.errors import UserError
-from epg.registry.base import EVALUATION_FILE, model_name
+from epg.registry.base import EVALUATION_FILE, WEIGHTS_FILE, averaged_file, model_name
 from epg.runs.entry import Component
 from epg.runs.handover import HandOver, fetch_output
 from epg.runs.perform import perform
@@ -55,8 +55,9 @@ def register(
 
     def work(reporter: StageReporter, outputs: Outputs) -> None:
         del reporter
-        path = weights.fetch(run.store, "generator", outputs.scratch / "model.safetensors")
-        _register(run, objective, path, evaluation, version, outputs)
+        path = weights.fetch(run.store, "generator", outputs.scratch / WEIGHTS_FILE)
+        extra = _averages(run, objective, inputs["generator"], outputs.scratch)
+        _register(run, objective, path, evaluation, version, outputs, extra)
 
     return perform(
         run,
@@ -80,6 +81,19 @@ def _still_registered(run: Run, stage: str) -> bool:
     return named in [(entry.version, entry.digest) for entry in versions]
 
 
+def _averages(run: Run, objective: str, generator: str, scratch: Path) -> dict[str, Path]:
+    """Fetch the averages at further rates, where the generator is the one of the run's record."""
+    record = load_record(run, f"finetune-{objective}")
+    if record is None or record.outputs["generator"]["sha256"] != generator:
+        return {}
+    further = {
+        kind: averaged_file(decay)
+        for kind, decay in getattr(run.recipe, objective).averages.items()
+        if kind != "generator" and kind in record.outputs
+    }
+    return {file: fetch_output(run, record, kind, scratch / file) for kind, file in further.items()}
+
+
 def _register(
     run: Run,
     objective: str,
@@ -87,10 +101,10 @@ def _register(
     evaluation: StageRecord,
     version: str | None,
     outputs: Outputs,
+    extra: dict[str, Path],
 ) -> None:
     from epg.registry import open_registry
 
-    extra = {}
     if "grid" in evaluation.outputs:
         extra["grid.png"] = fetch_output(run, evaluation, "grid", outputs.scratch / "grid.png")
     if "metrics" in evaluation.outputs:  # with the protocol: a later model is compared with it
@@ -156,11 +170,16 @@ def _settings(recipe: Recipe, objective: str) -> dict[str, Any]:
     }
     if objective == "denoising":
         settings["sampler"] = (
-            f"Heun, {training.sampling_steps} noise levels, guidance {training.guidance_scale:g} "
+            f"{training.solver.title()}, {training.sampling_steps} noise levels, "
+            f"guidance {training.guidance_scale:g} "
             f"for sigma from {training.guidance_interval[0]:g} to {training.guidance_interval[1]:g}"
         )
     else:
-        settings["sampler"] = "one step"
+        steps = training.sampling_steps
+        settings["sampler"] = "one step" if steps == 1 else f"{steps} steps"
+    if len(training.ema_decays) > 1:
+        rates = ", ".join(f"{decay:g}" for decay in training.ema_decays)
+        settings["averages of the weights"] = f"{rates}; the first one is judged"
     return settings
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from epg.errors import UserError, printable
 from epg.registry import Registry
+from epg.registry.base import averaged_file
 from epg.store.files import explained, sweep_leftovers, write_atomically
 from epg.store.scratch import scratch_folder
 from epg.telemetry.progress import StageReporter
@@ -25,11 +27,12 @@ def sample(
     num: int,
     out: Path,
     registry: Registry,
-    steps: int | None = None,
-    guidance_scale: float | None = None,
+    labels: str = "balanced",
+    ema: float | None = None,
     seed: int = 0,
+    **changes: Any,
 ) -> dict[str, float | int]:
-    """Sample `num` images, the classes by turns, into a `.npz` or a `.png`.
+    """Sample `num` images into a `.npz` or a `.png`.
 
     Args:
         model: path of a weights file or folder, or a registered `NAME` or `NAME:VERSION`.
@@ -37,12 +40,17 @@ def sample(
         num: number of images.
         out: `.npz` (`arr_0` uint8 [N, H, W, C], `arr_1` labels) or `.png` (a grid, row by class).
         registry: where a bare name is looked up.
-        steps: noise levels of a diffusion model, or evaluations of a consistency model.
-        guidance_scale: of a diffusion model.
+        labels: `balanced` (the classes by turns), `random` (uniform, of the seed), or the path of
+            a text file with the index of each image's class in a line of its own.
+        ema: rate of the moving average whose weights are taken; None: the one that was judged.
         seed: the same seed gives the same images.
+        changes: of `SamplingConfig`, such as `steps`; None leaves what the weights' file says.
 
     Returns:
         `nfe`, `images_per_second` and `num_samples`.
+
+    Raises:
+        UserError: anything of it that cannot be.
     """
     if out.suffix not in FORMATS:
         raise UserError(f"{out}: write to a file that ends in {' or '.join(FORMATS)}")
@@ -55,16 +63,14 @@ def sample(
 
     reporter = StageReporter("sample")
     with scratch_folder("sample") as scratch:
-        loaded = load_generator(_locate(model, registry, scratch))
-        chosen = class_indices(classes, loaded.classes)
-        # They go round the classes: scores over splits need all of them in every split.
-        labels = np.resize(np.array(chosen, dtype=np.int64), num)
+        loaded = load_generator(_locate(model, registry, scratch, ema))
+        _check_average(model, loaded.metadata.get("ema_decay"), ema)
         samples = generate(
             loaded,
-            labels,
+            wanted_labels(labels, class_indices(classes, loaded.classes), num, seed),
             seed=seed,
             batch_size=_BATCH,
-            sampling=loaded.sampling.changed(steps=steps, guidance_scale=guidance_scale),
+            sampling=loaded.sampling.changed(**changes),
             on_progress=lambda done, total, values: reporter.progress(
                 done, total, "images", **values
             ),
@@ -76,6 +82,31 @@ def sample(
         "images_per_second": samples.images_per_second,
         "num_samples": num,
     }
+
+
+def wanted_labels(labels: str, chosen: list[int], num: int, seed: int) -> NDArray[np.int64]:
+    """Return the class of each image, int64 [num]; see `sample`.
+
+    Raises:
+        UserError: neither a known order nor a file with one class of those chosen in each line.
+    """
+    if labels == "balanced":  # by turns: scores over splits need all of them in every split
+        return np.resize(np.array(chosen, dtype=np.int64), num)
+    if labels == "random":
+        return np.random.default_rng(seed).choice(np.array(chosen, dtype=np.int64), num)
+    path = Path(labels)
+    if not path.is_file():
+        raise UserError(f"--labels {labels}: use balanced, random, or a file with a class a line")
+    with explained(path, "read"):
+        words = path.read_text(encoding="utf-8", errors="replace").split()
+    wrong = next((w for w in words if not w.isdecimal() or int(w[:9]) not in chosen), None)
+    if wrong is not None or len(words) < num:
+        raise UserError(
+            f"{path}: {printable(wrong)[:40]!r} is no index of a class that is asked for"
+            if wrong is not None
+            else f"{path}: {len(words)} classes, but {num} images are asked for"
+        )
+    return np.array([int(word) for word in words[:num]], dtype=np.int64)
 
 
 def class_indices(classes: list[str] | None, known: list[str]) -> list[int]:
@@ -110,12 +141,24 @@ def _no_such_class(wanted: str, known: list[str], numbered: bool) -> UserError:
     return UserError(f"class {wanted!r}: this model has {shown}{others}")
 
 
-def _locate(model: str, registry: Registry, scratch: Path) -> Path:
+def _locate(model: str, registry: Registry, scratch: Path, ema: float | None) -> Path:
     """Return a local weights file for a path or a registered name."""
     path = Path(model)
     if path.exists() or "/" in model or model.endswith(".safetensors"):
-        return path
+        named = path / averaged_file(ema) if ema is not None and path.is_dir() else path
+        return named if named.exists() else path
+    if ema is not None and averaged_file(ema) in registry.resolve(model).files:
+        return registry.fetch(model, scratch, averaged_file(ema))
     return registry.fetch(model, scratch)
+
+
+def _check_average(model: str, found: Any, wanted: float | None) -> None:
+    if wanted is not None and found != wanted:
+        told = f"it holds the average at {found:g}" if isinstance(found, float) else "it names none"
+        raise UserError(
+            f"--ema {wanted:g}: {printable(model)} has no weights of that rate ({told}); train "
+            "with a list in ema_decay to keep several"
+        )
 
 
 def _write(out: Path, images: np.ndarray, labels: np.ndarray) -> None:

@@ -14,6 +14,15 @@ from epg.telemetry.progress import StageReporter
 
 #: Settings that change how training is watched and saved, not what it computes.
 _BOOKKEEPING = {"checkpoint_every_seconds"}
+#: Settings of the sampler in the sections of stage 2.
+_SAMPLING = (
+    "sampling_steps",
+    "solver",
+    "clamp",
+    "guidance_scale",
+    "guidance_interval",
+    "final_euler_step",
+)
 
 
 def _sections(recipe: Recipe, *names: str) -> dict[str, Any]:
@@ -44,9 +53,8 @@ def training_config(recipe: Recipe, stage: str) -> dict[str, Any]:
     own = "pretrain" if stage == "pretrain" else stage.removeprefix("finetune-")
     config = _sections(recipe, "seed", "data", "diffusion", "model", own)
     config["data"].pop("max_bad_fraction")
-    if own == "denoising":
-        for key in ("sampling_steps", "guidance_scale", "guidance_interval", "final_euler_step"):
-            config[own].pop(key)
+    for key in _SAMPLING:
+        config[own].pop(key, None)
     return config
 
 

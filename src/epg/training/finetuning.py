@@ -24,7 +24,7 @@ from epg.objectives.consistency import consistency_loss, pair_level, pair_weight
 from epg.objectives.contrastive import info_nce
 from epg.objectives.denoising import denoising_loss, level_weights
 from epg.training.loop import Losses
-from epg.training.schedules import average_kind, ema_decay_at, layer_factors, stage_at
+from epg.training.schedules import ema_decay_at, layer_factors, stage_at
 from epg.training.world import World
 
 
@@ -110,8 +110,7 @@ class _Finetuning:
     def weights(self) -> dict[str, dict[str, Tensor]]:
         """The moving averages of the generator's weights, `generator` at the main rate."""
         return {
-            average_kind(decay, self._shared.ema_decays): average.state_dict()
-            for decay, average in self.averages.items()
+            kind: self.averages[decay].state_dict() for kind, decay in self._shared.averages.items()
         }
 
 

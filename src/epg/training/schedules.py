@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from epg.config.training import OptimizerConfig
 
@@ -62,8 +62,3 @@ def layer_factors(names: Iterable[str], depth: int, decay: float) -> dict[str, f
         layer = int(parts[2]) if parts[1] == "blocks" else -1
         factors[name] = decay ** (depth - 1 - layer)
     return factors
-
-
-def average_kind(decay: float, decays: Sequence[float]) -> str:
-    """Return what the weights averaged at one of the rates are called; the main one comes first."""
-    return "generator" if decay == decays[0] else f"generator-ema-{decay:g}"

@@ -108,6 +108,8 @@ def test_a_key_that_was_renamed_says_what_took_its_place() -> None:
         ({"consistency.decay_steps": {"0.5": 0.3, "700": 0.1}}, ["decay_steps", "not both"]),
         ({"denoising.ema_decay": [0.999, 0.999]}, ["ema_decay", "different ones"]),
         ({"denoising.ema_decay": []}, ["ema_decay", "one rate, or a list"]),
+        ({"consistency.sampling_steps": 9}, ["consistency.sampling_steps is 9", "1 to 5"]),
+        ({"denoising.solver": "rk4"}, ["denoising.solver is 'rk4'", "'heun' or 'euler'"]),
         ({"denoising.layer_decay": 0.0}, ["denoising.layer_decay is 0.0", "greater than 0"]),
         ({"pretrain.contrastive_target": "momentum"}, ["contrastive_target", "'stop-gradient'"]),
         ({"consistency.decay_steps": {0.5: -1.0}}, ["decay_steps", "-1.0"]),

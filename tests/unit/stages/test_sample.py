@@ -108,3 +108,102 @@ def test_no_link_is_followed_on_the_way(weights, tmp_path):
     write(weights, tmp_path / "grid.png", None, 2)
     assert target.read_bytes() == b"precious"
     assert (tmp_path / "grid.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.fixture(scope="module")
+def diffusion(tmp_path_factory) -> Path:
+    """A diffusion model that predicts something, with its rate in the header."""
+    recipe = load_recipe("smoke", {"denoising.ema_decay": [0.99, 0.9]})
+    folder = tmp_path_factory.mktemp("averages")
+    torch.manual_seed(0)
+    arguments = recipe.generator_arguments()
+    generator = Generator(**arguments)
+    header = {
+        "kind": "generator",
+        "objective": "denoising",
+        "classes": [f"digit {i}" for i in range(10)],
+        "generator_arguments": arguments,
+        "sampling": recipe.sampling("denoising").model_dump(mode="json"),
+        "recipe": recipe.model_dump(mode="json"),
+    }
+    for name, rate in (("model", 0.99), ("model-ema-0.9", 0.9)):
+        with torch.no_grad():
+            for parameter in generator.parameters():
+                parameter.add_(0.05 * torch.randn(parameter.shape))
+        tensors = generator.state_dict()
+        save_weights(folder / f"{name}.safetensors", tensors, {**header, "ema_decay": rate})
+    return folder
+
+
+def sampled(model: Path | str, out: Path, **more) -> tuple[np.ndarray, np.ndarray, float]:
+    registry = more.pop("registry", None) or open_registry(str(out.parent))
+    found = sample(str(model), classes=None, num=12, out=out, registry=registry, **more)
+    with np.load(out, allow_pickle=False) as file:
+        return file["arr_0"], file["arr_1"], found["nfe"]
+
+
+def test_labels_are_balanced_random_or_given(diffusion, tmp_path):
+    out = tmp_path / "a.npz"
+    random = sampled(diffusion, out, labels="random", steps=2)[1]
+    assert random.tolist() == sampled(diffusion, out, labels="random", steps=2)[1].tolist()
+    assert random.tolist() != sampled(diffusion, out, labels="random", steps=2, seed=1)[1].tolist()
+    assert set(random.tolist()) <= set(range(10))
+    (tmp_path / "labels.txt").write_text("3\n" * 6 + "7\n" * 6)
+    given = sampled(diffusion, out, labels=str(tmp_path / "labels.txt"), steps=2)[1]
+    assert given.tolist() == [3] * 6 + [7] * 6
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"), [("3\n12\n", "'12' is no index"), ("3\n", "1 classes, but 12 images")]
+)
+def test_bad_labels_are_refused(diffusion, tmp_path, labels, said):
+    path = tmp_path / "labels.txt"
+    path.write_text(labels)
+    with pytest.raises(UserError, match=said):
+        sampled(diffusion, tmp_path / "a.npz", labels=str(path))
+    with pytest.raises(UserError, match="use balanced, random, or a file"):
+        sampled(diffusion, tmp_path / "a.npz", labels="uniform")
+
+
+def test_how_to_sample_is_changed_on_the_way(diffusion, tmp_path):
+    out = tmp_path / "a.npz"
+    heun, _, nfe = sampled(diffusion, out, steps=8, guidance_scale=1.0)
+    euler, _, fewer = sampled(diffusion, out, steps=8, guidance_scale=1.0, solver="euler")
+    assert (nfe, fewer) == (15, 8)
+    assert not np.array_equal(heun, euler)
+    stopped = sampled(diffusion, out, steps=8, guidance_scale=1.0, final_euler_step=False)
+    assert stopped[2] == 14
+    unit = sampled(diffusion, out, steps=8, guidance_scale=1.0, clamp="unit")[0]
+    assert not np.array_equal(heun, unit)
+    # 255 (2 std + mean) is what one becomes: all of the digits' range lies below it.
+    for wrong, said in (({"solver": "rk4"}, "solver is 'rk4'"), ({"clamp": "x"}, "clamp is 'x'")):
+        with pytest.raises(UserError, match=said):
+            sampled(diffusion, out, **wrong)
+
+
+def test_a_consistency_model_has_no_solver(weights, tmp_path):
+    with pytest.raises(UserError, match="a consistency model jumps"):
+        sampled(weights, tmp_path / "a.npz", solver="euler")
+
+
+def test_the_average_is_chosen_by_its_rate(diffusion, tmp_path):
+    out = tmp_path / "a.npz"
+    main = sampled(diffusion, out, steps=4)[0]
+    assert np.array_equal(main, sampled(diffusion, out, steps=4, ema=0.99)[0])
+    other = sampled(diffusion, out, steps=4, ema=0.9)[0]
+    assert not np.array_equal(main, other)
+    with pytest.raises(UserError, match=r"--ema 0.5: .* holds the average at 0.99"):
+        sampled(diffusion, out, steps=4, ema=0.5)
+    registry = open_registry(str(tmp_path / "registry"))
+    registry.register(
+        "m",
+        diffusion / "model.safetensors",
+        recipe_yaml="",
+        metrics={},
+        card="",
+        extra={"model-ema-0.9.safetensors": diffusion / "model-ema-0.9.safetensors"},
+    )
+    assert np.array_equal(other, sampled("m:v1", out, steps=4, ema=0.9, registry=registry)[0])
+    assert np.array_equal(main, sampled("m", out, steps=4, ema=0.99, registry=registry)[0])
+    with pytest.raises(UserError, match=r"--ema 0.5"):
+        sampled("m", out, steps=4, ema=0.5, registry=registry)
