@@ -8,6 +8,7 @@ from components import TOOLS_IMAGE
 @dsl.component(base_image=TOOLS_IMAGE, install_kfp_package=False)
 def shard(
     shards: dsl.Output[dsl.Dataset],
+    page: dsl.Output[dsl.HTML],
     recipe: str,
     overrides: dict,
     store: str,
@@ -19,6 +20,7 @@ def shard(
     Args:
         shards: the manifest (JSON): keys, sizes and SHA-256 of the tar shards in the store,
             number of images per split and class, names of the classes.
+        page: the data report: images per class, sizes, conversions, refusals, samples.
         recipe: name of a packaged recipe (`digits`), or a whole recipe as YAML text.
         overrides: dotted key -> value, laid over the recipe: `{"pretrain.steps": 100}`.
         store: URI of the object store's root: `/absolute/folder`, `s3://BUCKET/PREFIX` or
@@ -31,6 +33,7 @@ def shard(
 
     shard_component(
         shards=shards,
+        page=page,
         recipe=recipe,
         overrides=overrides,
         store=store,

@@ -11,6 +11,7 @@ import typer
 
 from epg.cli.cluster import add_cluster_commands
 from epg.cli.costs import add_cost_commands
+from epg.cli.data import add_data_commands
 from epg.cli.options import with_examples
 from epg.cli.run import run
 from epg.cli.stages import add_stage_commands
@@ -160,6 +161,7 @@ def compile_command(
     raise typer.Exit(1 if stale or faults else 0)
 
 
+add_data_commands(app)
 add_cluster_commands(app)
 
 

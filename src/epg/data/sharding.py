@@ -18,6 +18,7 @@ from itertools import chain, islice
 
 from epg.data.encoding import encode_image
 from epg.data.manifest import SPLITS, Manifest, ShardInfo, shard_info
+from epg.data.pixels import PixelSums
 from epg.data.settings import ImageSettings
 from epg.data.shard_file import ShardFile
 from epg.data.shard_plan import PlannedShard, plan_shards
@@ -34,6 +35,7 @@ _NOTE: dict[str, Kind] = {
     "class_counts": dict,
     "converted": dict,
     "skipped": list,
+    "pixels": dict,
     SEAL: str,
 }
 _NAMED_BAD_IMAGES = 100
@@ -51,9 +53,11 @@ class _Part:
     class_counts: dict[int, int] = field(default_factory=dict)
     converted: dict[str, int] = field(default_factory=dict)
     skipped: list[tuple[str, str, str]] = field(default_factory=list)  # name, reason, detail
+    pixels: PixelSums = field(default_factory=PixelSums)
 
     def to_json(self) -> bytes:
-        return json.dumps(sealed(asdict(self)), sort_keys=True).encode("ascii")
+        content = {**asdict(self), "pixels": self.pixels.to_note()}
+        return json.dumps(sealed(content), sort_keys=True).encode("ascii")
 
     @classmethod
     def from_json(cls, data: bytes) -> _Part:
@@ -70,7 +74,8 @@ class _Part:
         except ValueError:
             raise DocumentError("a class is no number") from None
         skipped = [(name, reason, detail) for name, reason, detail in raw["skipped"]]
-        return cls(raw["num_items"], shard, counts, raw["converted"], skipped)
+        pixels = PixelSums.from_note(raw["pixels"])
+        return cls(raw["num_items"], shard, counts, raw["converted"], skipped, pixels)
 
 
 def write_shards(
@@ -210,6 +215,7 @@ class _Writer:
                 for item, image in usable:
                     yield item, encode_image(image, self._config)
                     counts[item.label] += 1
+                    part.pixels.add(image)
                     converted.update(image.conversions)
 
         with contextlib.closing(samples()) as encoded:
@@ -289,6 +295,8 @@ def _manifest(
     converted: Counter[str] = Counter()
     for part in every:
         converted.update(part.converted)
+    seen = PixelSums.total(part.pixels for part in parts["train"])
+    sides = seen.sides + PixelSums.total(part.pixels for part in parts["held-out"]).sides
     return Manifest(
         source=source.spec,
         image_size=config.image_size,
@@ -301,6 +309,8 @@ def _manifest(
             "skipped": dict(sorted(Counter(reason for _, reason, _ in skipped).items())),
             "skipped_images": [f"{name}: {text}" for name, _, text in skipped[:_NAMED_BAD_IMAGES]],
             "ignored": source.ignored,
+            "pixels": seen.statistics(),
+            "sides": {str(side): n for side, n in sorted(sides.items())},
         },
         source_digest=digest,
         crop=config.crop,

@@ -42,7 +42,8 @@ def shard(run: Run, begin_at: str = "") -> StageRecord:
         begin_at: a stage; its results and all that were made of them are thrown away first, here
             because this is the first step of a pipeline.
 
-    Outputs: `manifest` (JSON). Metrics: images of both splits, skipped and converted images.
+    Outputs: `manifest` (JSON), `page` (the data report, HTML). Metrics: images of both splits,
+    skipped and converted images.
 
     Raises:
         UserError: an unusable source, too many bad images, no space, an unusable store; somebody
@@ -72,6 +73,7 @@ def shard(run: Run, begin_at: str = "") -> StageRecord:
     def work(reporter: StageReporter, outputs: Outputs) -> None:
         from epg.data.sharding import MANIFEST_NAME, write_shards
         from epg.data.sources import open_source
+        from epg.stages.data_report import PAGE_NAME, data_report
 
         source = open_source(data.source, data, seed, contents)
 
@@ -84,6 +86,8 @@ def shard(run: Run, begin_at: str = "") -> StageRecord:
         outputs.put_bytes(
             "manifest", MANIFEST_NAME, manifest.to_json(), key=f"{prefix}/{MANIFEST_NAME}"
         )
+        page = data_report(outputs.store, manifest)
+        outputs.put_bytes("page", PAGE_NAME, page.encode())
         skipped = manifest.report["skipped"]
         if skipped:
             counted = ", ".join(f"{count} × {reason}" for reason, count in skipped.items())
@@ -193,4 +197,4 @@ def _manifest(run: Run, record: StageRecord) -> Manifest | None:
 
 
 #: The manifest is a few kB and is itself what travels.
-shard_component = Component(shard, shows={"shards": "manifest"})
+shard_component = Component(shard, shows={"shards": "manifest", "page": "page"})

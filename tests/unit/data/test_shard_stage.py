@@ -186,10 +186,16 @@ def test_shards_of_other_images_are_not_taken_for_a_folder_that_is_not_there(tmp
 
 
 def test_component_hands_on_the_manifest(tmp_path):
-    shards = artifact(tmp_path / "out" / "shards")
+    shards, page = artifact(tmp_path / "out" / "shards"), artifact(tmp_path / "out" / "page")
     shard_component(
-        shards=shards, recipe="digits", overrides={}, store=str(tmp_path / "s"), run_name="one"
+        shards=shards,
+        page=page,
+        recipe="digits",
+        overrides={},
+        store=str(tmp_path / "s"),
+        run_name="one",
     )
+    assert "Images per class" in Path(page.path).read_text(encoding="utf-8")
     manifest = Manifest.from_json(Path(shards.path).read_bytes())
     noted = json.loads(shards.metadata["epg"])["objects"]["manifest"]
     record = load_record(Run.open("digits", {}, str(tmp_path / "s"), "one"), "shard")

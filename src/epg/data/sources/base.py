@@ -40,13 +40,15 @@ class Item(NamedTuple):
 class Image(NamedTuple):
     """Pixels uint8 [H, W, C] of the crop, and the names of the rules applied.
 
-    `content` is what is stored, with the extension that tells its kind, once it is encoded.
+    `content` is what is stored, with the extension that tells its kind, once it is encoded;
+    `shorter_side` is the original's, in pixels, 0 where there was none.
     """
 
     pixels: NDArray[np.uint8]
     conversions: tuple[str, ...] = ()
     content: bytes = b""
     extension: str = ""
+    shorter_side: int = 0
 
 
 class BadImageError(ValueError):

@@ -90,7 +90,7 @@ def load_image(data: bytes | NDArray[np.uint8], settings: CropSettings) -> base.
     cut = crop.fast_crop if settings.crop == "fast" else crop.centre_crop
     image, more = to_channels(cut(whole, size), channels)
     pixels = np.asarray(image, np.uint8).reshape(size, size, channels)
-    found = base.Image(pixels, (*rules, *more))
+    found = base.Image(pixels, (*rules, *more), shorter_side=min(whole.size))
     if settings.encoding == "passthrough" and isinstance(data, bytes):
         return found._replace(content=data, extension=_extension(data))
     return found
