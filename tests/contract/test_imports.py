@@ -29,6 +29,7 @@ OPEN = {
     "",
     "documents",
     "errors",
+    "guard",
     "machine",
     "measures",
     "numbers",

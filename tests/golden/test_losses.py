@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 
 from epg.config.loading import load_recipe
 from epg.training.finetuning import Consistency, Denoising
-from epg.training.loop import Objective
+from epg.training.objective import Objective
 from epg.training.pretraining import Pretraining
 
 FILE = Path(__file__).parent / "losses.json"

@@ -327,13 +327,12 @@ def test_dropout_masks_are_shared_by_equal_numbers_and_off_in_eval() -> None:
 
     def run(seed: int) -> torch.Tensor:
         noise = SampleNoise(seed, "test", 0, 0, 2)
-        return generator(
-            *arguments, lambda block, shape: noise.uniform(f"dropout/{block}", shape[1:])
-        )
+        shape = generator.decoder_shape
+        return generator(*arguments, [noise.uniform(f"{i}", shape) >= 0.5 for i in range(2)])
 
     assert torch.equal(run(1), run(1))
     assert not torch.equal(run(1), run(2))
-    with pytest.raises(ValueError, match="random numbers"):
+    with pytest.raises(ValueError, match="masks"):
         generator(*arguments)
     generator.eval()
     assert torch.equal(run(1), run(2))

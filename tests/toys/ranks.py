@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -34,7 +34,46 @@ def worlds(size: int) -> list[World]:
     def mean(parts: list[Tensor]) -> Tensor:
         return torch.stack(parts).mean(0)
 
-    return [World(r, size, collective(r, torch.cat), collective(r, mean)) for r in range(size)]
+    def total(rank: int) -> Callable[[Tensor], Tensor]:
+        summed = collective(rank, lambda parts: torch.stack(parts).sum(0))
+
+        class Total(torch.autograd.Function):
+            @staticmethod
+            def forward(context: Any, tensor: Tensor) -> Tensor:
+                return summed(tensor)
+
+            @staticmethod
+            def backward(context: Any, *gradients: Tensor) -> Tensor:
+                return summed(gradients[0])
+
+        apply: Callable[[Tensor], Tensor] = Total.apply
+        return apply
+
+    def decide(rank: int) -> Callable[[int], int]:
+        first = collective(rank, lambda parts: parts[0])
+        return lambda value: int(first(torch.tensor(value)))
+
+    def share(rank: int) -> Callable[[Iterable[Tensor]], None]:
+        first = collective(rank, lambda parts: parts[0].clone())
+
+        def copy(tensors: Iterable[Tensor]) -> None:
+            for tensor in tensors:
+                tensor.detach().copy_(first(tensor))
+
+        return copy
+
+    return [
+        World(
+            r,
+            size,
+            gather=collective(r, torch.cat),
+            reduce=collective(r, mean),
+            total=total(r),
+            decide=decide(r),
+            share=share(r),
+        )
+        for r in range(size)
+    ]
 
 
 def together(works: Sequence[Callable[[], T]]) -> list[T]:

@@ -114,11 +114,15 @@ def run_stage(stage: str, run: Run, *, quiet: bool = False, **arguments: Any) ->
     """
     from epg.session.preflight import run_lock
     from epg.stages.catalog import find_stage
+    from epg.stages.training import leading
     from epg.store.held import HeldStore
 
-    function = find_stage(stage, arguments.get("objective", "")).function()
+    found = find_stage(stage, arguments.get("objective", ""))
+    function = found.function()
     reading_only = stage == "report"
     with contextlib.ExitStack() as stack:
+        if found.kind == "training" and not stack.enter_context(leading()):
+            raise typer.Exit  # this process has followed to the end
         if not reading_only:
             lock = stack.enter_context(run_lock(run, f"epg {stage}"))
             run = replace(run, store=HeldStore(run.store, lock))

@@ -23,7 +23,7 @@ from types import FrameType
 from typing import Any
 
 from epg.errors import UserError
-from epg.runs.guard import watch_launcher
+from epg.guard import watch_launcher
 
 PIPELINE = "epg_full.yaml"
 #: What pipelines/policy.py sets for pods; on this machine the user's own environment holds.

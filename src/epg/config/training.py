@@ -27,6 +27,7 @@ from epg.config.values import (
 
 #: Where a term's keys come from: a moving average of the network, or the network itself.
 Target = Literal["ema", "stop-gradient"]
+Numbers = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class OptimizerConfig(Section):
@@ -45,6 +46,15 @@ class OptimizerConfig(Section):
         "from there",
     )
     grad_clip: PositiveFloat | None = Field(None, description="maximum norm, after the warm-up")
+    gradient_accumulation: Positive = Field(
+        1, description="parts of each batch that are computed one after the other, to save memory"
+    )
+    precision: Numbers = Field(
+        "auto", description="of the network's passes; auto: 16 bits on a GPU, float32 on a CPU"
+    )
+    activation_checkpointing: bool = Field(
+        False, description="compute blocks again for their gradient instead of keeping them"
+    )
     checkpoint_every_seconds: PositiveFloat = 300.0
     log_every: Positive = 10
 
@@ -55,6 +65,23 @@ class OptimizerConfig(Section):
                 f"warmup_steps is {self.warmup_steps}: it must not exceed steps ({self.steps})"
             )
         return self
+
+    @model_validator(mode="after")
+    def _parts(self) -> OptimizerConfig:
+        if self.batch_size % self.gradient_accumulation:
+            raise ValueError(
+                f"gradient_accumulation is {self.gradient_accumulation}: it must divide "
+                f"batch_size ({self.batch_size})"
+            )
+        return self
+
+    def _whole_batches(self, why: str) -> None:
+        """Refuse parts where the loss compares all images of a batch."""
+        if self.gradient_accumulation != 1:
+            raise ValueError(
+                f"gradient_accumulation is {self.gradient_accumulation}: it must be 1, since {why} "
+                "compares all images of a batch; set activation_checkpointing to save memory"
+            )
 
 
 class PretrainConfig(OptimizerConfig):
@@ -87,6 +114,11 @@ class PretrainConfig(OptimizerConfig):
     contrastive_weight: NonNegative = 1.0
     consistency_weight: NonNegative = 1.0
     augmentation: AugmentationConfig = AugmentationConfig()
+
+    @model_validator(mode="after")
+    def _compares(self) -> PretrainConfig:
+        self._whole_batches("the contrastive loss")
+        return self
 
     @model_validator(mode="after")
     def _scales(self) -> PretrainConfig:
@@ -165,3 +197,9 @@ class ConsistencyConfig(FinetuneConfig):
     dropout: BelowOne = 0.5
     sampling_steps: Few = Field(1, description="evaluations of the network per image")
     clamp: Clamp = "valid-range"
+
+    @model_validator(mode="after")
+    def _compares(self) -> ConsistencyConfig:
+        if self.auxiliary_weight:
+            self._whole_batches("the auxiliary term (auxiliary_weight)")
+        return self

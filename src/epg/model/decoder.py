@@ -5,18 +5,13 @@ Shape letters: N batch, L tokens, E encoder width, D decoder width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from epg.model.layers import Attention, Mlp, initialise, layer_norm
-
-#: (number of the decoder's block, shape [N, L, D]) -> numbers in [0, 1) of that shape on the
-#: network's device. The same arguments give the same numbers: a block that is computed twice,
-#: for a pair's other pass or for its gradient alone, drops the same values.
-DropoutDraws = Callable[[int, torch.Size], Tensor]
+from epg.model.layers import Attention, Mlp, initialise, layer_norm, run_block
 
 
 class DecoderBlock(nn.Module):
@@ -27,16 +22,14 @@ class DecoderBlock(nn.Module):
 
     def __init__(
         self,
-        index: int,
         embed_dim: int,
         dim: int,
         num_heads: int,
         mlp_ratio: float,
         dropout: float,
     ) -> None:
-        """Build block number `index`, of width `dim` for skips of width `embed_dim`."""
+        """Build a block of width `dim` for skips of width `embed_dim`."""
         super().__init__()
-        self.index = index
         self.dropout = dropout
         self.merge = nn.Linear(embed_dim + dim, dim)
         self.merge_norm = layer_norm(dim)
@@ -46,26 +39,30 @@ class DecoderBlock(nn.Module):
         self.norm2 = layer_norm(dim)
         self.mlp = Mlp(dim, mlp_ratio)
 
-    def forward(
-        self, x: Tensor, skip: Tensor, condition: Tensor, draws: DropoutDraws | None
-    ) -> Tensor:
-        """Map tokens [N, L, D] and skip [N, L, E] to [N, L, D]; `condition` [N, E] is activated."""
+    def forward(self, x: Tensor, skip: Tensor, condition: Tensor, kept: Tensor | None) -> Tensor:
+        """Map tokens [N, L, D] and skip [N, L, E] to [N, L, D].
+
+        Args:
+            x: tokens.
+            skip: output of the encoder's block.
+            condition: [N, E], activated.
+            kept: booleans [N, L, D]: what dropout keeps.
+        """
         x = self.merge_norm(self.merge(torch.cat([x, skip], dim=-1)))
         modulation = self.modulation(condition)[:, None].chunk(6, dim=-1)
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation
         attended = self.attn(torch.addcmul(shift1, self.norm1(x), 1 + scale1))
-        x = torch.addcmul(x, gate1, self._drop(attended, draws))
+        x = torch.addcmul(x, gate1, self._drop(attended, kept))
         mixed = self.mlp(torch.addcmul(shift2, self.norm2(x), 1 + scale2))
         return torch.addcmul(x, gate2, mixed)
 
-    def _drop(self, x: Tensor, draws: DropoutDraws | None) -> Tensor:
-        """Dropout by numbers that are handed in, so that two passes can share a mask."""
+    def _drop(self, x: Tensor, kept: Tensor | None) -> Tensor:
+        """Dropout by a mask that is handed in, so that two passes can share it."""
         if not self.training or self.dropout == 0.0:
             return x
-        if draws is None:
-            raise ValueError("a decoder with dropout needs random numbers while it trains")
-        keep = draws(self.index, x.shape) >= self.dropout
-        return x * keep / (1.0 - self.dropout)
+        if kept is None:
+            raise ValueError("a decoder with dropout needs masks while it trains")
+        return x * kept / (1.0 - self.dropout)
 
 
 class Decoder(nn.Module):
@@ -84,14 +81,15 @@ class Decoder(nn.Module):
     ) -> None:
         """Build and initialise; modulation and head start at zero."""
         super().__init__()
+        self.recomputes = False
         self.embed = (
             nn.Linear(embed_dim, decoder_embed_dim)
             if embed_dim != decoder_embed_dim
             else nn.Identity()
         )
         self.blocks = nn.ModuleList(
-            DecoderBlock(index, embed_dim, decoder_embed_dim, num_heads, mlp_ratio, dropout)
-            for index in range(depth)
+            DecoderBlock(embed_dim, decoder_embed_dim, num_heads, mlp_ratio, dropout)
+            for _ in range(depth)
         )
         self.norm = layer_norm(decoder_embed_dim)
         self.head = nn.Linear(decoder_embed_dim, channels * patch_size**2)
@@ -114,11 +112,19 @@ class Decoder(nn.Module):
         tokens: Tensor,
         skips: list[Tensor],
         condition: Tensor,
-        dropout_draws: DropoutDraws | None = None,
+        kept: list[Tensor] | None = None,
     ) -> Tensor:
-        """Map normalised tokens [N, L, E] to patch pixels [N, L - 2, C * P * P]."""
+        """Map normalised tokens [N, L, E] to patch pixels [N, L - 2, C * P * P].
+
+        Args:
+            tokens: the encoder's, normalised.
+            skips: raw output of each of its blocks, first to last.
+            condition: [N, E].
+            kept: for each block, what dropout keeps: booleans [N, L, D].
+        """
         x = self.embed(tokens)
         activated = F.silu(condition)
-        for block, skip in zip(self.blocks, reversed(skips), strict=True):
-            x = block(x, skip, activated, dropout_draws)
+        masks: Sequence[Tensor | None] = kept or [None] * len(skips)
+        for block, skip, mask in zip(self.blocks, reversed(skips), masks, strict=True):
+            x = run_block(block, self.recomputes, x, skip, activated, mask)
         return self.head(self.norm(x[:, 2:]))

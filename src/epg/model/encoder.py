@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from epg.model.layers import Block, initialise, layer_norm, time_token
+from epg.model.layers import Block, initialise, layer_norm, run_block, time_token
 
 NUM_PREFIX_TOKENS = 2  # CLS, time
 
@@ -40,8 +40,12 @@ class Encoder(nn.Module):
         num_heads: int,
         mlp_ratio: float,
     ) -> None:
-        """Build and initialise the encoder."""
+        """Build and initialise the encoder.
+
+        Where `recomputes` is set, blocks are computed again for their gradient.
+        """
         super().__init__()
+        self.recomputes = False
         self.embed_dim = embed_dim
         self.patch_size = patch_size
         self.num_patches = (image_size // patch_size) ** 2
@@ -72,10 +76,11 @@ class Encoder(nn.Module):
         if class_embedding is not None:
             cls = cls + class_embedding[:, None]
         patches = self.patch_embed(x).flatten(2).transpose(1, 2)  # [N, L - 2, D]
-        tokens = torch.cat([cls, time[:, None].to(patches.dtype), patches], dim=1) + self.pos_embed
+        # Under autocast the patches have 16 bits; time, and the sum over all blocks, keep 32.
+        tokens = torch.cat([cls, time[:, None], patches.to(time.dtype)], dim=1) + self.pos_embed
         skips = []
         for block in self.blocks:
-            tokens = block(tokens)
+            tokens = run_block(block, self.recomputes, tokens)
             skips.append(tokens)
         return EncoderOutput(tokens, skips, time)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from epg.model.decoder import Decoder, DropoutDraws
+from epg.model.decoder import Decoder
 from epg.model.encoder import Encoder
 
 
@@ -57,17 +57,33 @@ class Generator(nn.Module):
         """Label that means: no class given."""
         return self.num_classes
 
+    @property
+    def decoder_shape(self) -> tuple[int, int]:
+        """Tokens and width within the decoder, (L, D)."""
+        return self.encoder.pos_embed.shape[1], self.decoder.norm.normalized_shape[0]
+
+    def recompute(self, wanted: bool) -> None:
+        """Compute blocks again for their gradient instead of keeping what they made."""
+        self.encoder.recomputes = self.decoder.recomputes = wanted
+
     def forward(
         self,
         x: Tensor,
         c_noise: Tensor,
         labels: Tensor,
-        dropout_draws: DropoutDraws | None = None,
+        kept: list[Tensor] | None = None,
     ) -> Tensor:
-        """Return the model output [N, C, H, W] for `c_in * x` [N, C, H, W] at `c_noise` [N]."""
+        """Return the model output [N, C, H, W] for `c_in * x` [N, C, H, W] at `c_noise` [N].
+
+        Args:
+            x: scaled noisy images.
+            c_noise: their levels.
+            labels: classes [N].
+            kept: for each block of the decoder, what dropout keeps; see `decoder_shape`.
+        """
         class_embedding = self.class_embed(labels)
         encoded = self.encoder(x, c_noise, class_embedding)
         tokens = self.encoder.norm(encoded.tokens)
         condition = encoded.time + class_embedding
-        patches = self.decoder(tokens, encoded.skips, condition, dropout_draws)
-        return unpatchify(patches, self.encoder.patch_size, self.channels)
+        patches = self.decoder(tokens, encoded.skips, condition, kept)
+        return unpatchify(patches.float(), self.encoder.patch_size, self.channels)

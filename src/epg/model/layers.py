@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 LAYER_NORM_EPS = 1e-6
 
@@ -68,6 +69,19 @@ class Block(nn.Module):
         """Map [N, L, D] to [N, L, D]."""
         x = x + self.attn(self.norm1(x))
         return x + self.mlp(self.norm2(x))
+
+
+def run_block(block: nn.Module, recomputes: bool, *inputs: Tensor | None) -> Tensor:
+    """Return a block's output; with `recomputes` it is made again when its gradient is taken.
+
+    Nothing random happens within a block (dropout masks come from outside), so that it gives the
+    same again without the state of any generator being kept.
+    """
+    if recomputes and torch.is_grad_enabled():
+        again: Tensor = checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return again
+    output: Tensor = block(*inputs)
+    return output
 
 
 def time_token(c_noise: Tensor, dim: int) -> Tensor:

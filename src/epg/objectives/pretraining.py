@@ -113,4 +113,6 @@ def pretraining_losses(
         h2, key1, temperature_contrastive, gather, rank
     )
     consistency = info_nce(z_noisier, z_cleaner, temperature_consistency, gather, rank)
-    return PretrainingTerms(contrastive, consistency, feature_deviation(z_noisier))
+    every = z_noisier.detach().float()
+    deviation = feature_deviation(gather(every) if gather else every)
+    return PretrainingTerms(contrastive, consistency, deviation)

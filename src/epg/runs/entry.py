@@ -14,13 +14,14 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from epg.errors import UserError, one_line
 from epg.documents import sealed
-from epg.runs.guard import watch_parent
+from epg.guard import watch_parent
 from epg.runs.handover import HandOver
 from epg.runs.record import CACHE_ADVICE, StageRecord
 from epg.runs.run import Run, pipeline_run, run_store
@@ -44,6 +45,10 @@ class MetricsArtifact(Artifact, Protocol):
         """Add a row."""
 
 
+def _alone() -> AbstractContextManager[bool]:
+    return contextlib.nullcontext(True)
+
+
 @dataclass(frozen=True)
 class Component:
     """A stage as a step of the pipeline calls it, with keyword arguments.
@@ -57,6 +62,7 @@ class Component:
         shows: output artifact -> output of the stage whose small file it becomes.
         measures: the output artifact that gets the record's numbers.
         returns: the metric that is the step's return value.
+        around: entered around it; where that gives False, this process has done its part.
     """
 
     stage: Callable[..., StageRecord]
@@ -66,13 +72,16 @@ class Component:
     shows: Mapping[str, str] = field(default_factory=dict)
     measures: str = ""
     returns: str = ""
+    around: Callable[[], AbstractContextManager[bool]] = _alone
 
     def __call__(
         self, *, recipe: str, overrides: dict[str, Any], store: str, run_name: str, **given: Any
     ) -> str:
         """Do the stage inside a pipeline. Returns what `returns` names, else nothing."""
         watch_parent()
-        with _told(self._name(given), store, run_name):
+        with _told(self._name(given), store, run_name), self.around() as leads:
+            if not leads:
+                return ""
             run = Run.open(recipe, overrides, store, run_name)
             outputs = (*self.follows, *self.hands_over, *self.shows, self.measures)
             arguments = {name: value for name, value in given.items() if name not in outputs}

@@ -14,8 +14,8 @@ from epg.console import results
 from epg.console.board import Board, EventTail
 from epg.console.views import open_view
 from epg.errors import UserError
+from epg.guard import LAUNCHER_VARIABLE, launcher_name
 from epg.numbers import duration
-from epg.runs.guard import LAUNCHER_VARIABLE, launcher_name
 from epg.session.preflight import (
     EVENTS,
     KFP,

@@ -14,7 +14,7 @@ from epg.stages.catalog import find_stage
 from epg.stages.changes import explain_inputs
 from epg.stages.inputs import stored_manifest, stored_output
 from epg.stages.settings import training_config
-from epg.stages.training import drop_checkpoints, train_stage, training_job
+from epg.stages.training import drop_checkpoints, leading, train_stage, training_job
 from epg.telemetry.progress import StageReporter
 
 
@@ -84,4 +84,5 @@ finetune_component = Component(
     hands_over={"generator": ("generator",)},
     shows={"curves": "curves"},
     measures="metrics",
+    around=leading,
 )

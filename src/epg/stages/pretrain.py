@@ -12,7 +12,7 @@ from epg.stages.catalog import STAGES
 from epg.stages.changes import explain_inputs
 from epg.stages.inputs import stored_manifest
 from epg.stages.settings import training_config
-from epg.stages.training import drop_checkpoints, keep_fresh, train_stage, training_job
+from epg.stages.training import drop_checkpoints, keep_fresh, leading, train_stage, training_job
 from epg.telemetry.progress import StageReporter
 
 STAGE = STAGES["pretrain"]
@@ -61,4 +61,5 @@ pretrain_component = Component(
     hands_over={"encoder": ("encoder", "projector")},
     shows={"curves": "curves"},
     measures="metrics",
+    around=leading,
 )

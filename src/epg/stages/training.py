@@ -49,6 +49,33 @@ def training_job(
     )
 
 
+@contextlib.contextmanager
+def leading() -> Iterator[bool]:
+    """Around a training stage: one process of those that train together does all but training.
+
+    Yields:
+        False in a process that only follows, which it has done to the end by then; True in the
+        first one and where one is alone.
+    """
+    from epg.training.place import given_place
+
+    place = given_place()
+    if place is None:
+        yield True
+    elif place.leads:
+        from epg.training.processes import dismiss
+
+        try:
+            yield True
+        finally:
+            dismiss(place)
+    else:
+        from epg.training.follow import main
+
+        main()
+        yield False
+
+
 def train_stage(job: TrainingJob, reporter: StageReporter, outputs: Outputs) -> Trained:
     """Train to the end; store the weight files, the series and its curves.
 

@@ -5,32 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from epg.config.comparison import differences
 from epg.errors import UserError
 from epg.model.files import load_weights
+from epg.model.precision import Precision
 from epg.training.finetuning import Consistency, Denoising
 from epg.training.job import TrainingJob
-from epg.training.loop import Objective
+from epg.training.objective import Objective
 from epg.training.pretraining import Pretraining
 from epg.training.world import World
 
-Builder = Callable[[TrainingJob, torch.device, World], Objective]
+Builder = Callable[[TrainingJob, World, Precision], Objective]
 
 
-def _pretraining(job: TrainingJob, device: torch.device, world: World) -> Objective:
-    return Pretraining(job.recipe, device, world)
+def _pretraining(job: TrainingJob, world: World, precision: Precision) -> Objective:
+    return Pretraining(job.recipe, world.device, world, precision)
 
 
-def _denoising(job: TrainingJob, device: torch.device, world: World) -> Objective:
-    return Denoising(job.recipe, _encoder(job), device, world)
+def _denoising(job: TrainingJob, world: World, precision: Precision) -> Objective:
+    return Denoising(job.recipe, _encoder(job), world.device, world, precision)
 
 
-def _consistency(job: TrainingJob, device: torch.device, world: World) -> Objective:
+def _consistency(job: TrainingJob, world: World, precision: Precision) -> Objective:
     projector, _ = load_weights(job.weights["projector"], "projector")
-    return Consistency(job.recipe, _encoder(job), projector, device, world)
+    return Consistency(job.recipe, _encoder(job), projector, world.device, world, precision)
 
 
 BUILDERS: dict[str, Builder] = {

@@ -19,11 +19,12 @@ from epg.diffusion.schedule import log_normal_sigmas, nearest_levels, sigma_grid
 from epg.diffusion.seeds import SampleNoise, derive_seed
 from epg.model.encoder import Encoder
 from epg.model.generator import Generator
+from epg.model.precision import Precision
 from epg.model.projector import Projector
 from epg.objectives.consistency import consistency_loss, pair_level, pair_weight
 from epg.objectives.contrastive import info_nce
 from epg.objectives.denoising import denoising_loss, level_weights
-from epg.training.loop import Losses
+from epg.training.objective import Losses
 from epg.training.schedules import ema_decay_at, layer_factors, stage_at
 from epg.training.world import World
 
@@ -38,12 +39,14 @@ class _Finetuning:
         recipe: Recipe,
         encoder: dict[str, Tensor],
         device: torch.device,
-        world: World,
+        world: World | None,
+        precision: Precision | None,
         dropout: float,
     ) -> None:
         """Build a generator around the pre-trained encoder's weights."""
         self._recipe = recipe
-        self._world = world
+        self._world = world or World.single(device)
+        self._precision = precision or Precision.full()
         torch.manual_seed(derive_seed(recipe.seed, self.objective, "weights"))
         self.generator = Generator(**recipe.generator_arguments(dropout))
         self.generator.encoder.load_state_dict(encoder)
@@ -54,6 +57,7 @@ class _Finetuning:
             for decay in self._shared.ema_decays
         }
         self.generator.encoder.requires_grad_(self._shared.encoder_trainable)
+        self._network = self._precision.network(self._precision.compiled(self.generator))
 
     @property
     def ema(self) -> Generator:
@@ -128,10 +132,12 @@ class Denoising(_Finetuning):
         encoder: dict[str, Tensor],
         device: torch.device,
         world: World | None = None,
+        precision: Precision | None = None,
     ) -> None:
         """Build the generator, the grid of levels and their weights."""
-        super().__init__(recipe, encoder, device, world or World.single(), dropout=0.0)
+        super().__init__(recipe, encoder, device, world, precision, dropout=0.0)
         self._config = recipe.denoising
+        self.generator.recompute(self._config.activation_checkpointing)
         diffusion = recipe.diffusion
         grid = sigma_grid(
             self._config.num_scales, diffusion.sigma_min, diffusion.sigma_max, diffusion.rho
@@ -147,10 +153,12 @@ class Denoising(_Finetuning):
         """
         return frozenset({"encoder.pos_embed", "encoder.cls_token"})
 
-    def losses(self, images: Tensor, labels: Tensor, step: int) -> Losses:
+    def losses(
+        self, images: Tensor, labels: Tensor, step: int, part: int = 0, parts: int = 1
+    ) -> Losses:
         """The single term `denoising`."""
         recipe, config = self._recipe, self._config
-        random = self._world.noise(recipe.seed, self.objective, step, images)
+        random = self._world.noise(recipe.seed, self.objective, step, images, part, parts)
         clean, noise = self._prepare(images, random)
         drawn = self._levels(random, config.sigma_log_mean, config.sigma_log_std)
         levels = nearest_levels(drawn, self._grid)
@@ -158,7 +166,7 @@ class Denoising(_Finetuning):
         labels = torch.where(dropped, self.generator.null_class, labels)
         loss = denoising_loss(
             lambda x, sigma: denoise_directly(
-                self.generator, x, sigma, labels, recipe.diffusion.sigma_data
+                self._network, x, sigma, labels, recipe.diffusion.sigma_data
             ),
             clean,
             noise,
@@ -183,36 +191,41 @@ class Consistency(_Finetuning):
         projector: dict[str, Tensor],
         device: torch.device,
         world: World | None = None,
+        precision: Precision | None = None,
     ) -> None:
         """Build the generator and the frozen stage-1 network of the auxiliary term."""
         dropout = recipe.consistency.dropout
-        super().__init__(recipe, encoder, device, world or World.single(), dropout)
+        super().__init__(recipe, encoder, device, world, precision, dropout)
         self._config = recipe.consistency
+        self.generator.recompute(self._config.activation_checkpointing)
         self._frozen_encoder = Encoder(**recipe.encoder_arguments())
         self._frozen_encoder.load_state_dict(encoder)
         self._frozen_projector = Projector(**recipe.projector_arguments())
         self._frozen_projector.load_state_dict(projector)
         for module in (self._frozen_encoder, self._frozen_projector):
             module.to(device).eval().requires_grad_(False)
+        self._precision.compiled(self._frozen_encoder)
+        encode, project = self._frozen_encoder.features, self._frozen_projector
+        self._frozen = self._precision.network(lambda scaled, level: project(encode(scaled, level)))
 
-    def losses(self, images: Tensor, labels: Tensor, step: int) -> Losses:
+    def losses(
+        self, images: Tensor, labels: Tensor, step: int, part: int = 0, parts: int = 1
+    ) -> Losses:
         """Terms `consistency` and `auxiliary`."""
         recipe, config = self._recipe, self._config
         diffusion, shift = recipe.diffusion, recipe.sigma_shift
-        random = self._world.noise(recipe.seed, self.objective, step, images)
+        random = self._world.noise(recipe.seed, self.objective, step, images, part, parts)
         clean, noise = self._prepare(images, random)
         t = self._levels(random, config.sigma_log_mean, config.sigma_log_std)
         t = t.clamp(diffusion.sigma_min, diffusion.sigma_max)
         stage = stage_at(step, config.steps_per_stage)
         r = pair_level(t, stage, config.ratio_base, diffusion.sigma_min)
 
-        def dropout_draws(block: int, shape: torch.Size) -> Tensor:
-            # The same for both passes, and when a block is computed again for its gradient.
-            return random.uniform(f"dropout/{block}", shape[1:])
+        kept = self._kept(random)  # the same values in both passes
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             return denoise_consistently(
-                lambda scaled, level, y: self.generator(scaled, level, y, dropout_draws),
+                lambda scaled, level, y: self._network(scaled, level, y, kept),
                 x,
                 sigma,
                 labels,
@@ -240,10 +253,21 @@ class Consistency(_Finetuning):
         terms = {"consistency": loss, "auxiliary": config.auxiliary_weight * auxiliary}
         return Losses(terms, {})
 
+    def _kept(self, random: SampleNoise) -> list[Tensor] | None:
+        """Which values each block of the decoder keeps, booleans [N, L, D]; None: all."""
+        dropout = self._config.dropout
+        if not dropout:
+            return None
+        shape = self.generator.decoder_shape
+        return [
+            random.uniform(f"dropout/{block}", shape) >= dropout
+            for block in range(len(self.generator.decoder.blocks))
+        ]
+
     def _frozen_features(self, images: Tensor) -> Tensor:
         """Projected stage-1 features of images at the lowest level, [N, D]."""
         diffusion = self._recipe.diffusion
         floor = self._recipe.sigma_shift * diffusion.sigma_min
         sigma = torch.full((len(images),), floor, dtype=torch.float64, device=images.device)
         scaled = per_image(c_in(sigma, diffusion.sigma_data)) * images
-        return self._frozen_projector(self._frozen_encoder.features(scaled, c_noise(sigma)))
+        return self._frozen(scaled, c_noise(sigma))

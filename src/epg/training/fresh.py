@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-
 from epg.model.files import save_weights
+from epg.model.precision import Precision
 from epg.training.builders import BUILDERS
 from epg.training.job import Trained, TrainingJob
 from epg.training.world import World
@@ -12,7 +11,7 @@ from epg.training.world import World
 
 def fresh_weights(job: TrainingJob) -> Trained:
     """Write a job's weight files without a step of training."""
-    weights = BUILDERS[job.objective](job, torch.device("cpu"), World.single()).weights()
+    weights = BUILDERS[job.objective](job, World.single(), Precision.full()).weights()
     files = {kind: job.scratch / f"{kind}.safetensors" for kind in weights}
     for kind, tensors in weights.items():
         save_weights(files[kind], tensors, job.headers[kind])

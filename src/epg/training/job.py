@@ -5,6 +5,7 @@ A stage makes the job and keeps the records; who runs it knows neither runs nor 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,26 @@ from typing import Any
 from epg.config.recipe import Recipe
 from epg.config.training import OptimizerConfig
 from epg.data.manifest import Manifest
+from epg.documents import Kind, fields, parse_object
+
+_MAX_BYTES = 256 * 1024**2  # a manifest of a thousand shards has 0.3 MB
+_FIELDS: dict[str, Kind] = {
+    "stage": str,
+    "objective": str,
+    "recipe": dict,
+    "manifest": str,
+    "store": str,
+    "config": dict,
+    "inputs": dict,
+    "weights": dict,
+    "headers": dict,
+    "scratch": str,
+}
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """One training stage of one run. It can be pickled.
+    """One training stage of one run; it travels to other processes as JSON.
 
     Attributes:
         stage: its name; the order of the data and the place of its checkpoints go by it.
@@ -48,6 +64,29 @@ class TrainingJob:
         """The recipe's section of this training."""
         section: OptimizerConfig = getattr(self.recipe, self.objective)
         return section
+
+    def to_json(self) -> bytes:
+        """Return what `from_json` makes the same job of."""
+        content = {name: getattr(self, name) for name in _FIELDS}
+        content |= {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "manifest": self.manifest.to_json().decode(),
+            "weights": {kind: str(path) for kind, path in self.weights.items()},
+            "scratch": str(self.scratch),
+        }
+        return json.dumps(content).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> TrainingJob:
+        """Read a job. Raises `DocumentError` or `UserError` for anything else."""
+        content = fields(parse_object(data, max_bytes=_MAX_BYTES), _FIELDS)
+        content |= {
+            "recipe": Recipe.model_validate(content["recipe"]),
+            "manifest": Manifest.from_json(content["manifest"].encode()),
+            "weights": {kind: Path(path) for kind, path in content["weights"].items()},
+            "scratch": Path(content["scratch"]),
+        }
+        return cls(**content)
 
 
 @dataclass(frozen=True)

@@ -2,78 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from epg.config.training import OptimizerConfig
-from epg.errors import UserError
+from epg.model.precision import Precision
 from epg.store.held import Guard, Nobody
-from epg.training.checkpoints import Checkpoints, optimizer_tensors
-from epg.training.schedules import learning_rate_at
+from epg.training.checkpoints import Checkpoints
+from epg.training.objective import Objective
+from epg.training.step import Stepper
 from epg.training.world import World
 
 Series = list[dict[str, Any]]
-_FACTOR = "learning_rate_factor"  # of an optimizer's group
-
-
-class Losses(NamedTuple):
-    """What a step computes: weighted terms, whose sum is minimised, and what is only looked at."""
-
-    terms: dict[str, Tensor]
-    observed: dict[str, Tensor]
-
-
-class Objective(Protocol):
-    """What a stage trains: its losses, its weights, and what follows each step."""
-
-    @property
-    def network(self) -> nn.Module:
-        """What is trained: all of its parameters."""
-        ...
-
-    @property
-    def undecayed(self) -> frozenset[str]:
-        """Names of the network's parameters that weight decay spares."""
-        ...
-
-    @property
-    def learning_rate_factors(self) -> Mapping[str, float]:
-        """Factor on the learning rate of the network's parameters by name; 1 where none is."""
-        ...
-
-    def state(self) -> dict[str, Tensor]:
-        """Every tensor besides the optimizer's that a resumed training needs, by name."""
-        ...
-
-    def losses(self, images: Tensor, labels: Tensor, step: int) -> Losses:
-        """Return the losses of a step over this process's slice of the batch.
-
-        Args:
-            images: uint8 [N, H, W, C] on the training device.
-            labels: int64 [N].
-            step: 0-based; all random numbers follow from it.
-        """
-        ...
-
-    def after_step(self, step: int) -> None:
-        """Update moving averages."""
-        ...
-
-    def warning(self, row: dict[str, Any]) -> str | None:
-        """Return what is wrong with a training whose logged row this is, or None."""
-        ...
-
-    def weights(self) -> dict[str, dict[str, Tensor]]:
-        """Return what the stage is for: the tensors of each weight file, by its kind."""
-        ...
 
 
 @dataclass
@@ -122,6 +68,7 @@ def train(
     checkpoints: Checkpoints,
     watch: Watch,
     world: World,
+    precision: Precision | None = None,
 ) -> Series:
     """Train from the newest checkpoint, or from the start, to `config.steps`.
 
@@ -133,6 +80,7 @@ def train(
         checkpoints: where the state is saved by time and restored from.
         watch: whom to tell.
         world: the processes that share each batch.
+        precision: whose scaler the losses go by; default: float32.
 
     Returns:
         One row per logged step: step, images_seen, loss, loss_<term>, learning_rate, grad_norm,
@@ -143,118 +91,83 @@ def train(
             taken the stage over; nothing more is saved.
         SystemExit: 143 or 130 after a signal, once the checkpoint is stored.
     """
-    optimizer = _optimizer(objective, config)
-
-    def state() -> dict[str, Tensor]:
-        return {**objective.state(), **optimizer_tensors(objective.network, optimizer)}
-
-    checkpoint = checkpoints.restore(state)
-    start, series = (checkpoint.step, checkpoint.series) if checkpoint else (0, [])
-    if checkpoint:
-        watch.message(f"going on from the checkpoint at step {start}")
-    saved_at = time.monotonic()
-
-    def save(step: int) -> None:
-        nonlocal saved_at
-        if world.rank == 0:  # all ranks hold the same
-            checkpoints.save(step, state(), series)
-        saved_at = time.monotonic()
-        watch.measured(checkpoint_time=time.time())
-
+    stepper = Stepper(objective, config, world, precision or Precision.full(world.device))
+    start, series = _restored(checkpoints, stepper, watch, world)
+    saver = _Saver(checkpoints, stepper, config, watch, world, series)
     warned = False
     meter = _Meter(config, start)
     iterator = batches(start)
+    values: dict[str, float] = {}
     with Stopper() as stopper:
         for step in range(start, config.steps):
             images, labels = meter.wait_for(iterator)
-            row = _step(objective, optimizer, config, images, labels, step, world)
-            values = meter.measure(row)
+            logged = (step + 1) % config.log_every == 0 or step + 1 == config.steps
+            row = stepper.step(images, labels, step)
+            if row is None and logged:
+                row = stepper.row(step)
             watch.guard.check()
-            if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
+            if row is not None:
+                values = {"loss": row["loss"], **meter.measure(row)}
+            if row is not None and logged:
                 series.append(row)
                 watch.row({**row, **values})
-                watch.measured(row=row, **values)
+                watch.measured(row=row, **{k: v for k, v in values.items() if k != "loss"})
                 if not warned and (text := objective.warning(row)):
                     watch.warning(text)
                     warned = True
-            watch.progress(step + 1, config.steps, {"loss": row["loss"], **values})
-            if stopper.signal_number is not None:
-                save(step + 1)
+            watch.progress(step + 1, config.steps, values)
+            wish = world.decide(stopper.signal_number or -saver.is_due())
+            if wish > 0:
+                saver.save(step + 1)
                 watch.message(f"stopped at step {step + 1}, checkpoint saved")
-                raise SystemExit(128 + stopper.signal_number)
-            due = time.monotonic() - saved_at >= config.checkpoint_every_seconds
-            if due and step + 1 < config.steps:
-                save(step + 1)
+                raise SystemExit(128 + wish)
+            if wish < 0 and step + 1 < config.steps:
+                saver.save(step + 1)
     return series
 
 
-def _optimizer(objective: Objective, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """AdamW over what is trained of the network, one group for each weight decay and rate."""
-    spared, factors = objective.undecayed, objective.learning_rate_factors
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in objective.network.named_parameters():
-        if parameter.requires_grad:
-            decay = 0.0 if name in spared else config.weight_decay
-            groups.setdefault((decay, factors.get(name, 1.0)), []).append(parameter)
-    betas = (config.betas[0], config.betas[1])
-    return torch.optim.AdamW(
-        [
-            {"params": parameters, "weight_decay": decay, _FACTOR: factor}
-            for (decay, factor), parameters in sorted(
-                groups.items(), key=lambda group: group[0], reverse=True
-            )
-        ],
-        lr=config.learning_rate,
-        betas=betas,
-        fused=True,
-    )
+def _restored(
+    checkpoints: Checkpoints, stepper: Stepper, watch: Watch, world: World
+) -> tuple[int, Series]:
+    """Fill all processes' tensors from the newest checkpoint; return its step and rows."""
+    checkpoint = checkpoints.restore(stepper.state) if world.rank == 0 else None
+    start = world.decide(checkpoint.step if checkpoint else 0)
+    if start and world.size > 1:
+        world.share(stepper.state().values())
+    if checkpoint:
+        watch.message(f"going on from the checkpoint at step {start}")
+    return start, checkpoint.series if checkpoint else []
 
 
-def _step(
-    objective: Objective,
-    optimizer: torch.optim.Optimizer,
-    config: OptimizerConfig,
-    images: Tensor,
-    labels: Tensor,
-    step: int,
-    world: World,
-) -> dict[str, Any]:
-    """One optimizer step; returns its row of the series."""
-    learning_rate = learning_rate_at(step, config)
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate * group[_FACTOR]
-    terms, observed = objective.losses(images, labels, step)
-    loss = torch.stack(list(terms.values())).sum()
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    trained = [p for group in optimizer.param_groups for p in group["params"]]
-    clip = config.grad_clip if config.grad_clip and step >= config.warmup_steps else math.inf
-    grad_norm = nn.utils.clip_grad_norm_(trained, clip)
-    # One transfer for all numbers of the step, and a look at them before the weights change.
-    named = {
-        "loss": loss.detach(),
-        **{f"loss_{name}": term.detach() for name, term in terms.items()},
-        "grad_norm": grad_norm,
-        **observed,
-    }
-    reduced = world.reduce(torch.stack([value.float() for value in named.values()]))
-    values = dict(zip(named, reduced.tolist(), strict=True))
-    total, norm = values["loss"], values["grad_norm"]
-    if not (math.isfinite(total) and math.isfinite(norm)):
-        listed = ", ".join(f"{name} {values[f'loss_{name}']:.4g}" for name in terms)
-        raise UserError(
-            f"step {step + 1}: the loss or its gradient is not finite (loss {total:.4g}, gradient "
-            f"norm {norm:.4g}; {listed}) at learning rate {learning_rate:.3g}: lower "
-            "learning_rate or lengthen warmup_steps; the last checkpoint is kept"
-        )
-    optimizer.step()
-    objective.after_step(step)
-    return {
-        "step": step + 1,
-        "images_seen": (step + 1) * config.batch_size,
-        **values,
-        "learning_rate": learning_rate,
-    }
+class _Saver:
+    """Saves by time; never what is not finite."""
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        stepper: Stepper,
+        config: OptimizerConfig,
+        watch: Watch,
+        world: World,
+        series: Series,
+    ) -> None:
+        self._checkpoints = checkpoints
+        self._stepper = stepper
+        self._interval = config.checkpoint_every_seconds
+        self._watch = watch
+        self._saves = world.rank == 0  # all processes hold the same
+        self._series = series
+        self._saved_at = time.monotonic()
+
+    def is_due(self) -> bool:
+        return time.monotonic() - self._saved_at >= self._interval
+
+    def save(self, step: int) -> None:
+        self._stepper.check()
+        if self._saves:
+            self._checkpoints.save(step, self._stepper.state(), self._series)
+        self._saved_at = time.monotonic()
+        self._watch.measured(checkpoint_time=time.time())
 
 
 class _Meter:

@@ -15,6 +15,7 @@ from epg.data.augment import normalize, random_flip, to_float, two_views
 from epg.diffusion.schedule import num_scales_at, sigma_grid
 from epg.diffusion.seeds import derive_seed
 from epg.model.encoder import Encoder
+from epg.model.precision import Precision
 from epg.model.projector import Projector
 from epg.objectives.collapse import is_collapsed
 from epg.objectives.pretraining import (
@@ -22,7 +23,7 @@ from epg.objectives.pretraining import (
     consistency_temperature,
     pretraining_losses,
 )
-from epg.training.loop import Losses
+from epg.training.objective import Losses
 from epg.training.world import World
 
 
@@ -32,7 +33,13 @@ class Pretraining:
     Source: docs/method.md, 2.2.
     """
 
-    def __init__(self, recipe: Recipe, device: torch.device, world: World | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        device: torch.device,
+        world: World | None = None,
+        precision: Precision | None = None,
+    ) -> None:
         """Build fresh weights from the recipe's seed."""
         self._recipe = recipe
         self._world = world or World.single()
@@ -40,12 +47,24 @@ class Pretraining:
         torch.manual_seed(derive_seed(recipe.seed, "pretrain", "weights"))
         self.encoder = Encoder(**recipe.encoder_arguments()).to(device)
         self.projector = Projector(**recipe.projector_arguments()).to(device)
+        self.encoder.recomputes = recipe.pretrain.activation_checkpointing
         self.online = nn.ModuleDict({"encoder": self.encoder, "projector": self.projector})
         self._target_encoder = copy.deepcopy(self.encoder)
         self._target_projector = copy.deepcopy(self.projector)
         self.target = nn.ModuleDict(
             {"encoder": self._target_encoder, "projector": self._target_projector}
         ).requires_grad_(False)
+        if self._world.size > 1:
+            for projector in (self.projector, self._target_projector):
+                projector.share_statistics(self._world.total, self._world.size)
+        precision = precision or Precision.full()
+        precision.compiled(self.online)
+        precision.compiled(self.target)
+        run = precision.network
+        self._features = run(self.encoder.features)
+        self._project = run(self.projector)
+        self._target_features = run(self._target)
+        self._target_neighbour = run(self._target_encoder.features)
         self.online.train()
         # In training mode its BatchNorm uses its own batch; else buffers that nobody updates.
         self.target.train(self._config.target_batch_norm == "batch")
@@ -70,11 +89,13 @@ class Pretraining:
         state = {f"online.{name}": t for name, t in self.online.state_dict().items()}
         return state | {f"target.{name}": t for name, t in self.target.state_dict().items()}
 
-    def losses(self, images: Tensor, labels: Tensor, step: int) -> Losses:
+    def losses(
+        self, images: Tensor, labels: Tensor, step: int, part: int = 0, parts: int = 1
+    ) -> Losses:
         """Weighted terms `contrastive` and `consistency`; labels are not looked at."""
         del labels
         recipe, config = self._recipe, self._config
-        random = self._world.noise(recipe.seed, "pretrain", step, images)
+        random = self._world.noise(recipe.seed, "pretrain", step, images, part, parts)
         mean, std = recipe.data.mean, recipe.data.std
         views = two_views(images, config.augmentation, recipe.data.horizontal_flip, random)
         clean = to_float(images, mean, std)
@@ -101,12 +122,10 @@ class Pretraining:
                 sigma_noisier=shift * noisier,
                 sigma_cleaner=shift * cleaner,
             ),
-            online=self.encoder.features,
-            project=self.projector,
+            online=self._features,
+            project=self._project,
             target=self._target_features if config.contrastive_target == "ema" else None,
-            neighbour=(
-                self._target_encoder.features if config.consistency_target == "ema" else None
-            ),
+            neighbour=(self._target_neighbour if config.consistency_target == "ema" else None),
             sigma_data=diffusion.sigma_data,
             temperature_contrastive=config.temperature_contrastive,
             temperature_consistency=tau,
@@ -121,7 +140,7 @@ class Pretraining:
             {"feature_std": terms.feature_deviation},
         )
 
-    def _target_features(self, x: Tensor, level: Tensor) -> Tensor:
+    def _target(self, x: Tensor, level: Tensor) -> Tensor:
         return self._target_projector(self._target_encoder.features(x, level))
 
     def _neighbours(self, step: int) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""A job is a plain value: another process that gets only its pickle trains the same bytes."""
+"""A job is a plain value: another process that gets only its JSON trains the same bytes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 
 from epg.config.loading import load_recipe
-from epg.data.sharding import write_shards
-from epg.data.sources import open_source
 from epg.errors import UserError
 from epg.store import open_store
 from epg.store.lease import InUse
@@ -21,58 +19,16 @@ from epg.training.builders import BUILDERS
 from epg.training.job import Trained, TrainingJob
 from epg.training.launch import launch
 from epg.training.loop import Watch
+from tests.unit.training.conftest import finetuning
 
 ELSEWHERE = """
 import pickle, sys
+from epg.training.job import TrainingJob
 from epg.training.launch import launch
 from epg.training.loop import Watch
-job = pickle.load(open(sys.argv[1], "rb"))
+job = TrainingJob.from_json(open(sys.argv[1], "rb").read())
 pickle.dump(launch(job, Watch()), open(sys.argv[2], "wb"))
 """
-
-
-@pytest.fixture(scope="module")
-def pretraining(tmp_path_factory: pytest.TempPathFactory) -> TrainingJob:
-    """The smoke recipe's pre-training, a few steps of it, on the digits."""
-    root = tmp_path_factory.mktemp("job")
-    steps = {f"{section}.steps": 6 for section in ("pretrain", "denoising", "consistency")}
-    recipe = load_recipe("smoke", steps)
-    store = open_store(str(root / "store"))
-    source = open_source(recipe.data.source, recipe.data, recipe.seed)
-    manifest = write_shards(source, recipe.data, recipe.seed, store, "shards")
-    (root / "scratch").mkdir()
-    arguments = {
-        "encoder": recipe.encoder_arguments(),
-        "projector": recipe.projector_arguments(),
-    }
-    return TrainingJob(
-        stage="pretrain",
-        objective="pretrain",
-        recipe=recipe,
-        manifest=manifest,
-        store=store.uri,
-        config={},
-        inputs={},
-        weights={},
-        headers={kind: {"kind": kind, "arguments": of} for kind, of in arguments.items()},
-        scratch=root / "scratch",
-    )
-
-
-@pytest.fixture(scope="module")
-def stage1(pretraining: TrainingJob) -> Trained:
-    return launch(pretraining, Watch())
-
-
-def finetuning(job: TrainingJob, stage1: Trained, objective: str, scratch: Path) -> TrainingJob:
-    return replace(
-        job,
-        stage=f"finetune-{objective}",
-        objective=objective,
-        weights=stage1.files,
-        headers={"generator": {"kind": "generator"}},
-        scratch=scratch,
-    )
 
 
 def contents(trained: Trained) -> dict[str, bytes]:
@@ -80,7 +36,7 @@ def contents(trained: Trained) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("objective", list(BUILDERS))
-def test_a_pickled_job_gives_the_same_bytes_in_another_process(
+def test_a_job_read_back_gives_the_same_bytes_in_another_process(
     pretraining: TrainingJob, stage1: Trained, objective: str, tmp_path: Path
 ) -> None:
     folders = [tmp_path / name for name in ("here", "there")]
@@ -93,7 +49,7 @@ def test_a_pickled_job_gives_the_same_bytes_in_another_process(
         for folder in folders
     ]
     here = launch(jobs[0], Watch())
-    (tmp_path / "job").write_bytes(pickle.dumps(jobs[1]))
+    (tmp_path / "job").write_bytes(jobs[1].to_json())
     command = [sys.executable, "-c", ELSEWHERE, str(tmp_path / "job"), str(tmp_path / "trained")]
     subprocess.run(command, check=True, cwd=tmp_path, env=dict(os.environ))
     there = pickle.loads((tmp_path / "trained").read_bytes())  # noqa: S301 - our own child's

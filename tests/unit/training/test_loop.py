@@ -19,7 +19,8 @@ from epg.errors import UserError
 from epg.store import open_store
 from epg.store.lease import InUse
 from epg.training.checkpoints import Checkpoints, optimizer_tensors
-from epg.training.loop import Losses, Watch, train
+from epg.training.loop import Watch, train
+from epg.training.objective import Losses
 from epg.training.world import World
 from tests.toys.ranks import together, worlds
 
@@ -51,7 +52,9 @@ class Toy:
     def state(self) -> dict[str, Tensor]:
         return {**self.net.state_dict(), "mean": self.mean}
 
-    def losses(self, images: Tensor, labels: Tensor, step: int) -> Losses:
+    def losses(
+        self, images: Tensor, labels: Tensor, step: int, part: int = 0, parts: int = 1
+    ) -> Losses:
         error = self.net(images.float() + self.noise(step)).squeeze(1) - labels
         scale = float("nan") if step == self.bad_step else 1.0
         terms = {"square": error.square().mean() * scale, "size": self.net.weight.abs().sum() * 0.1}
@@ -219,7 +222,9 @@ def test_weight_decay_spares_what_the_objective_names(tmp_path: Path) -> None:
     """With no gradient at all, decay alone moves the weights."""
 
     class Flat(Toy):
-        def losses(self, images: Tensor, labels: Tensor, step: int) -> Losses:
+        def losses(
+            self, images: Tensor, labels: Tensor, step: int, part: int = 0, parts: int = 1
+        ) -> Losses:
             return Losses({"none": 0.0 * (self.net.weight.sum() + self.net.bias.sum())}, {})
 
     toy = Flat()

@@ -10,7 +10,7 @@ import torch
 from epg.config.loading import load_recipe
 from epg.config.recipe import Recipe
 from epg.training.finetuning import Consistency, Denoising
-from epg.training.loop import Objective
+from epg.training.objective import Objective
 from epg.training.pretraining import Pretraining
 
 CPU = torch.device("cpu")
@@ -278,7 +278,7 @@ def test_a_frozen_encoder_does_not_change(
     objective: str, images: torch.Tensor, labels: torch.Tensor
 ) -> None:
     from epg.training.checkpoints import optimizer_tensors
-    from epg.training.loop import _optimizer
+    from epg.training.step import _adamw
 
     changes = {f"{objective}.encoder_trainable": False, f"{objective}.ema_decay": 0.5}
     recipe = load_recipe("smoke", changes)
@@ -286,7 +286,7 @@ def test_a_frozen_encoder_does_not_change(
     stage: Denoising | Consistency = (
         Denoising(recipe, encoder, CPU) if objective == "denoising" else consistency_of(recipe)
     )
-    optimizer = _optimizer(stage, getattr(recipe, objective))
+    optimizer = _adamw(stage, getattr(recipe, objective))
     begun = {name: t.clone() for name, t in stage.generator.state_dict().items()}
     assert set(optimizer_tensors(stage.network, optimizer))  # a checkpoint can be made
     for k in range(2):
@@ -342,11 +342,11 @@ def test_the_rate_falls_from_layer_to_layer_towards_the_image() -> None:
 
 
 def test_the_optimizer_takes_each_layers_rate(images: torch.Tensor, labels: torch.Tensor) -> None:
-    from epg.training.loop import _optimizer
+    from epg.training.step import _adamw
 
     recipe = load_recipe("smoke", {"denoising.layer_decay": 0.5})
     stage = Denoising(recipe, encoder_of(recipe), CPU)
-    optimizer = _optimizer(stage, recipe.denoising)
+    optimizer = _adamw(stage, recipe.denoising)
     names = {p: name for name, p in stage.network.named_parameters()}
     found = {
         names[p]: (group["learning_rate_factor"], group["weight_decay"])

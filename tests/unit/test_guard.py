@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from epg.runs import guard
+from epg import guard
 from tests.toys.command import PATIENCE
 
 
@@ -37,7 +37,7 @@ def test_a_zombie_is_gone():
 
 WATCHED = """
 import os, time
-from epg.runs.guard import watch_parent
+from epg.guard import watch_parent
 watch_parent()
 print("watching", flush=True)
 time.sleep(60)
