@@ -164,7 +164,7 @@ def linear_probe(run: Run, most: int | None = None) -> float:
             images, labels = images[chosen], labels[chosen]
         features = []
         for part in torch.tensor(images).split(1000):
-            clean = to_float(part.to(device), recipe.data.mean, recipe.data.std)
+            clean = to_float(part.to(device), *recipe.data.normalisation)
             sigma = torch.full((len(clean),), level, dtype=torch.float64, device=device)
             scaled = per_image(c_in(sigma, recipe.diffusion.sigma_data)) * clean
             features.append(encoder.features(scaled, c_noise(sigma)).cpu())

@@ -30,7 +30,7 @@ def recipes() -> None:
     lines = {}
     for name in available_recipes():
         recipe = load_recipe(name)
-        cost, data = costs(recipe), recipe.data
+        cost, data = costs(recipe.with_assumed_classes()), recipe.data
         pixels = f"{data.image_size}²" + ("" if data.channels == 3 else " grey")
         parameters = short(cost["parameters_generator"])
         rows.append(
@@ -83,7 +83,7 @@ def count_gflops(
 
         run_stage("count-gflops", open_run(recipe, settings, store, run_name), quiet=as_json)
     loaded = load_recipe(recipe, parse_overrides(settings or []))
-    rows = generators(loaded)
+    rows = generators(loaded.with_assumed_classes())
     size = loaded.data.image_size
     found = (published_table(size, one_step=each == "consistency") for each in OBJECTIVES)
     tables = [table for table in found if table is not None]
@@ -130,7 +130,9 @@ def plan(
     from epg.evaluation.planning import make_plan
 
     loaded = load_recipe(recipe, parse_overrides(settings or []))
-    made = make_plan(loaded, gpus=gpus, gpu_type=gpu_type, price=price, share=share)
+    made = make_plan(
+        loaded.with_assumed_classes(), gpus=gpus, gpu_type=gpu_type, price=price, share=share
+    )
     if as_json:
         print(json.dumps(made.as_dict(), indent=1))
         return

@@ -19,6 +19,7 @@ from epg.config.values import (
     Section,
     Size,
 )
+from epg.errors import UserError
 
 
 class DataConfig(Section):
@@ -31,9 +32,11 @@ class DataConfig(Section):
     )
     image_size: Size = Field(description="height and width in pixels")
     channels: Literal[1, 3]
-    num_classes: Positive
-    mean: Means = Field(description="pixel mean, 0 to 1")
-    std: Deviations = Field(description="pixel deviation")
+    num_classes: Positive | None = Field(None, description="default: as many as the source has")
+    mean: Means | None = Field(
+        None, description="pixel mean, 0 to 1; default: measured over the training images"
+    )
+    std: Deviations | None = Field(None, description="pixel deviation; default: measured, too")
     classes: ClassList | None = Field(
         None, description="names (or numbers from 0) of the classes that are used; default: all"
     )
@@ -56,13 +59,39 @@ class DataConfig(Section):
     @model_validator(mode="after")
     def _channel_lists(self) -> DataConfig:
         for key in ("mean", "std"):
-            length = len(getattr(self, key))
+            length = len(getattr(self, key) or "?")
             if length not in (1, self.channels):
                 raise ValueError(
                     f"data.{key} has {length} values, but data.channels is {self.channels}: "
                     f"give 1 value or {self.channels}"
                 )
         return self
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is left to the data."""
+        return None not in (self.num_classes, self.mean, self.std)
+
+    @property
+    def class_count(self) -> int:
+        """The number of classes. Raises `UserError` where it is left to the data."""
+        if self.num_classes is None:
+            raise _unsettled("num_classes", "N")
+        return self.num_classes
+
+    @property
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and deviation, one value or one per channel. Raises `UserError` likewise."""
+        if self.mean is None or self.std is None:
+            raise _unsettled("mean" if self.mean is None else "std", "[...]")
+        return self.mean, self.std
+
+
+def _unsettled(key: str, value: str) -> UserError:
+    return UserError(
+        f"data.{key} is left to the data, and known once they are sharded: `epg shard` first, or "
+        f"--set data.{key}={value}"
+    )
 
 
 class AugmentationConfig(Section):

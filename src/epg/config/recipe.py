@@ -99,6 +99,16 @@ class Recipe(Section):
             **settings,
         )
 
+    def with_assumed_classes(self) -> Recipe:
+        """Return a recipe whose costs can be told: where classes are left to the data, of one.
+
+        Each class more is a row of the class table, `embed_dim` parameters and no computation.
+        """
+        if self.data.num_classes is not None:
+            return self
+        count = len(self.data.classes or (None,))
+        return self.model_copy(update={"data": self.data.model_copy(update={"num_classes": count})})
+
     def encoder_arguments(self) -> dict[str, Any]:
         """Keyword arguments of `epg.model.encoder.Encoder`."""
         return {
@@ -123,7 +133,7 @@ class Recipe(Section):
         """Keyword arguments of `epg.model.generator.Generator`."""
         return {
             "encoder": self.encoder_arguments(),
-            "num_classes": self.data.num_classes,
+            "num_classes": self.data.class_count,
             "decoder_embed_dim": self.model.decoder_embed_dim or self.model.embed_dim,
             "decoder_num_heads": self.model.decoder_num_heads or self.model.num_heads,
             "dropout": dropout,

@@ -43,8 +43,8 @@ class ImageSettings(EncodingSettings, Protocol):
     """The settings of stored images: `data` of a recipe is one."""
 
     @property
-    def num_classes(self) -> int:
-        """What the source must have."""
+    def num_classes(self) -> int | None:
+        """What the source must have; None for any number."""
         ...
 
     @property

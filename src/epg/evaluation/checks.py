@@ -65,7 +65,7 @@ def check_svc(recipe: Recipe, train: int) -> None:
         return
     leave_out = "leave it out: --set evaluate.svc=null"
     data = recipe.data
-    if data.num_classes < 2:
+    if data.class_count < 2:
         raise UserError(
             f"evaluate.svc tells classes apart, and data.num_classes is {data.num_classes}: "
             f"{leave_out}"

@@ -158,7 +158,7 @@ def class_names(facts: RunFacts) -> list[str]:
     """Return the names of the classes, from the manifest or else their numbers."""
     if facts.dataset:
         return [str(name) for name in facts.dataset.classes]
-    return [str(label) for label in range(facts.recipe.data.num_classes)]
+    return [str(label) for label in range(facts.recipe.data.num_classes or 0)]
 
 
 def shown_labels(facts: RunFacts) -> list[int]:

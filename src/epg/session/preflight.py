@@ -193,8 +193,9 @@ def _data_overrides(request: RunRequest, given: dict[str, Any]) -> dict[str, Any
         return found
     if isinstance(classes, list):
         found["data.num_classes"] = len(classes)
-    elif request.data is not None:
-        found["data.num_classes"] = count_classes(request.data)
+    elif request.data is not None:  # an object store would be read through: the shards will tell
+        far = "://" in request.data
+        found["data.num_classes"] = None if far else count_classes(request.data)
     return found
 
 

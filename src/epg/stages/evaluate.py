@@ -22,6 +22,7 @@ from epg.runs.record import Outputs, StageRecord, fingerprint, require_record
 from epg.runs.run import Run
 from epg.stages.catalog import find_stage
 from epg.stages.inputs import stored_manifest, stored_output
+from epg.stages.measured import with_measured
 from epg.stages.settings import evaluation_config
 from epg.telemetry.progress import StageReporter
 
@@ -63,6 +64,7 @@ def evaluate(
     """
     stage = find_stage("evaluate", objective)
     manifest = shards or stored_manifest(run)
+    run = with_measured(run, manifest)
     check_evaluation(run.recipe, manifest)
     reference = require_record(run, "reference-statistics")
     statistics = statistics or HandOver.of(run, reference)

@@ -13,6 +13,7 @@ from epg.runs.run import Run
 from epg.stages.catalog import find_stage
 from epg.stages.changes import explain_inputs
 from epg.stages.inputs import stored_manifest, stored_output
+from epg.stages.measured import with_measured
 from epg.stages.settings import training_config
 from epg.stages.training import drop_checkpoints, leading, train_stage, training_job
 from epg.telemetry.progress import StageReporter
@@ -34,6 +35,7 @@ def finetune(
     """
     stage = find_stage("finetune", objective)
     manifest = shards or stored_manifest(run)
+    run = with_measured(run, manifest)
     config = training_config(run.recipe, stage.name)
     encoder = encoder or stored_output(run, "pretrain")
     inputs = {"shards": manifest.sha256, "encoder": encoder.sha256("encoder")}

@@ -17,6 +17,7 @@ from epg.runs.record import Outputs, StageRecord, require_record
 from epg.runs.run import Run
 from epg.stages.catalog import OBJECTIVES, find_stage
 from epg.stages.champion import Champion, find_champion
+from epg.stages.measured import with_measured
 from epg.telemetry.progress import StageReporter
 
 Bounds = Mapping[str, Mapping[Any, float]]
@@ -173,7 +174,7 @@ def gate(run: Run, objective: str) -> StageRecord:
     asked: Bounds = getattr(settings, objective)
     bounds = asked
     if not asked and settings.floor:
-        bounds = floor(evaluation.metrics, run.recipe.data.num_classes)
+        bounds = floor(evaluation.metrics, with_measured(run).recipe.data.class_count)
     wants_champion = any("champion" in limits for limits in bounds.values())
     weights = evaluation.inputs.get("generator", "")
     champion = find_champion(run, objective, weights) if wants_champion else None

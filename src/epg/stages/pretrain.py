@@ -11,6 +11,7 @@ from epg.runs.run import Run
 from epg.stages.catalog import STAGES
 from epg.stages.changes import explain_inputs
 from epg.stages.inputs import stored_manifest
+from epg.stages.measured import with_measured
 from epg.stages.settings import training_config
 from epg.stages.training import drop_checkpoints, keep_fresh, leading, train_stage, training_job
 from epg.telemetry.progress import StageReporter
@@ -25,6 +26,7 @@ def pretrain(run: Run, shards: Manifest | None = None) -> StageRecord:
     (both safetensors, online weights), `series` (JSON lines) and `curves` (HTML).
     """
     manifest = shards or stored_manifest(run)
+    run = with_measured(run, manifest)
     counts = manifest.num_samples("train"), manifest.num_samples("held-out")
     check_data(run.recipe, *counts)  # known now, not in hours
     config = training_config(run.recipe, STAGE.name)

@@ -19,6 +19,7 @@ from epg.runs.record import Outputs, StageRecord
 from epg.runs.run import Run
 from epg.stages.catalog import STAGES
 from epg.stages.inputs import stored_manifest
+from epg.stages.measured import with_measured
 from epg.stages.settings import reference_config
 from epg.telemetry.progress import StageReporter
 
@@ -49,6 +50,7 @@ def reference_statistics(run: Run, shards: Manifest | None = None) -> StageRecor
     where the recipe asks for its own.
     """
     manifest = shards or stored_manifest(run)
+    run = with_measured(run, manifest)
     check_evaluation(run.recipe, manifest)
 
     def work(reporter: StageReporter, outputs: Outputs) -> None:
@@ -92,13 +94,14 @@ def _train_classifier(
     )
 
     data = run.recipe.data
+    mean, std = data.normalisation
     shape = ClassifierShape(
         classifier_name(data.source),
         data.image_size,
         data.channels,
-        data.num_classes,
-        list(data.mean),
-        list(data.std),
+        data.class_count,
+        list(mean),
+        list(std),
     )
     batch = min(_CLASSIFIER_BATCH, train.num_samples)
     steps = run.recipe.evaluate.classifier_epochs * max(1, train.num_samples // batch)

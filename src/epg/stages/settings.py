@@ -79,6 +79,9 @@ def check_unchanged(run: Run) -> None:
     trained = [record for s in stages_of_kind("training") if (record := load_record(run, s.name))]
     for record in trained:
         config = training_config(run.recipe, record.stage)
+        for key in ("num_classes", "mean", "std"):  # what is left to the data is no change
+            if config["data"][key] is None and isinstance(record.config.get("data"), dict):
+                config["data"][key] = record.config["data"].get(key)
         if record.config != config:
             raise changed_error(run, record, config)
     changed = _changed_images(run) if trained else []

@@ -91,7 +91,7 @@ class _Finetuning:
     def _prepare(self, images: Tensor, random: SampleNoise) -> tuple[Tensor, Tensor]:
         """Return clean images in model units and noise, both [N, C, H, W]."""
         data = self._recipe.data
-        clean = to_float(images, data.mean, data.std)
+        clean = to_float(images, *data.normalisation)
         if data.horizontal_flip:
             clean = random_flip(clean, random)
         return clean, random.normal("noise", clean.shape[1:])

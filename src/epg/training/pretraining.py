@@ -96,7 +96,7 @@ class Pretraining:
         del labels
         recipe, config = self._recipe, self._config
         random = self._world.noise(recipe.seed, "pretrain", step, images, part, parts)
-        mean, std = recipe.data.mean, recipe.data.std
+        mean, std = recipe.data.normalisation
         views = two_views(images, config.augmentation, recipe.data.horizontal_flip, random)
         clean = to_float(images, mean, std)
         if recipe.data.horizontal_flip:

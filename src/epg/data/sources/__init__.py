@@ -67,7 +67,7 @@ def open_source(
         wanted = every if config.classes is None else config.classes
         labels = chosen_labels(wanted, source.classes, aliases, source.spec)
         source = SelectedSource(source, labels, config.limit)
-    if len(source.classes) != config.num_classes:
+    if config.num_classes is not None and len(source.classes) != config.num_classes:
         raise UserError(
             f"data.num_classes is {config.num_classes}, but {spec} has {len(source.classes)} "
             f"classes: use --set data.num_classes={len(source.classes)}"

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from epg.data.sources.volumes import Volume
 
 _BLOCK = 16 << 20  # bytes of a read; an object store answers one request for it
+_AHEAD = 8 << 10  # bytes that are read with a header: the next one may lie close by
 
 
 class Cursor:
@@ -37,9 +38,7 @@ class Cursor:
         """Return the next bytes, fewer at the end. Raises `UserError`."""
         length = min(length, self.left)
         if not self._through:
-            found = self.volume.read(self.position, length) if length else b""
-            self.position += length
-            return found
+            return self._near(length)
         pieces = []
         while length:
             pieces.append(bytes(self._pass(length)))
@@ -51,6 +50,7 @@ class Cursor:
         length = min(length, self.left)
         if not self._through:
             self.position += length
+            self._block = self._block[length:]
         while self._through and length:
             length -= len(self._pass(length))
 
@@ -59,6 +59,14 @@ class Cursor:
         assert self._through
         self.skip(self.left)
         return self._digest.hexdigest()
+
+    def _near(self, length: int) -> bytes:
+        if len(self._block) < length:
+            most = min(max(length, _AHEAD), self.left)
+            self._block = memoryview(self.volume.read(self.position, most))
+        found, self._block = bytes(self._block[:length]), self._block[length:]
+        self.position += length
+        return found
 
     def _pass(self, most: int) -> memoryview:
         """Return the next bytes of the block, at most so many."""
