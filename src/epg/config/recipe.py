@@ -86,6 +86,7 @@ class Recipe(Section):
                 objective="consistency",
                 steps=self.consistency.sampling_steps,
                 clamp=self.consistency.clamp,
+                precision=self.consistency.sampling_precision,
                 **settings,
             )
         return SamplingConfig(
@@ -93,6 +94,7 @@ class Recipe(Section):
             steps=self.denoising.sampling_steps,
             solver=self.denoising.solver,
             clamp=self.denoising.clamp,
+            precision=self.denoising.sampling_precision,
             guidance_scale=self.denoising.guidance_scale,
             guidance_interval=self.denoising.guidance_interval,
             final_euler_step=self.denoising.final_euler_step,

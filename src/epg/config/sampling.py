@@ -15,6 +15,9 @@ Solver = Literal["heun", "euler"]
 #: Where denoised estimates are cut off: at what black and white become, at [-1, 1], or nowhere.
 Clamp = Literal["valid-range", "unit", "none"]
 
+#: Numbers in which the network's passes are computed.
+SamplingNumbers = Literal["float32", "bfloat16", "float16"]
+
 
 class SamplingConfig(Section):
     """Everything that a sampler is told; sigmas are unshifted.
@@ -34,6 +37,9 @@ class SamplingConfig(Section):
     solver: Solver = Field("heun", description="of a diffusion model: second order, or first")
     clamp: Clamp = Field(
         "valid-range", description="bounds of every estimate: black and white, [-1, 1], or none"
+    )
+    precision: SamplingNumbers = Field(
+        "float32", description="of the network's passes; steps are taken in float32"
     )
     guidance_scale: Annotated[float, Field(ge=1.0)] = Field(1.0, description="1 is no guidance")
     guidance_interval: Interval = Field(

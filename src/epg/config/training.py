@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from epg.config.data import AugmentationConfig
-from epg.config.sampling import Clamp, Solver
+from epg.config.sampling import Clamp, SamplingNumbers, Solver
 from epg.config.values import (
     AtLeastTwo,
     BelowOne,
@@ -173,6 +173,9 @@ class DenoisingConfig(FinetuneConfig):
     final_euler_step: bool = True
     solver: Solver = "heun"
     clamp: Clamp = "valid-range"
+    sampling_precision: SamplingNumbers = Field(
+        "float32", description="of the network's passes when images are sampled"
+    )
 
 
 class ConsistencyConfig(FinetuneConfig):
@@ -197,6 +200,9 @@ class ConsistencyConfig(FinetuneConfig):
     dropout: BelowOne = 0.5
     sampling_steps: Few = Field(1, description="evaluations of the network per image")
     clamp: Clamp = "valid-range"
+    sampling_precision: SamplingNumbers = Field(
+        "float32", description="of the network's passes when images are sampled"
+    )
 
     @model_validator(mode="after")
     def _compares(self) -> ConsistencyConfig:

@@ -22,6 +22,9 @@ from epg.diffusion.seeds import generator_for
 from epg.errors import UserError
 from epg.model.device import prepare_device
 from epg.model.files import LoadedGenerator
+from epg.model.precision import Precision
+
+_WORTH_COMPILING = 1000  # images; compiling takes as long as hundreds of them
 
 Progress = Callable[[int, int, dict[str, float]], None]
 
@@ -71,6 +74,8 @@ class GeneratedImages:
         _check(loaded, labels, self._sampling)
         self.device = prepare_device()
         loaded.generator.to(self.device)
+        if len(labels) >= _WORTH_COMPILING:
+            Precision.full(self.device).compiled(loaded.generator)
         self.nfe = 0  # evaluations of the network per image, once one was made
         self.seconds = 0.0  # of sampling alone
         self.made = 0
@@ -205,7 +210,10 @@ def _clamp(
 
 def _denoiser(loaded: LoadedGenerator, sampling: SamplingConfig) -> Denoiser:
     """D of the generator's objective: (x [N, C, H, W], shifted sigma [N], labels [N])."""
-    network, sigma_data = loaded.generator, sampling.sigma_data
+    precision = Precision(
+        sampling.precision, sampling.objective, next(loaded.generator.parameters()).device
+    )
+    network, sigma_data = precision.network(loaded.generator), sampling.sigma_data
     if sampling.objective == "denoising":
         return lambda x, sigma, y: denoise_directly(network, x, sigma, y, sigma_data)
     floor = sampling.sigma_shift * sampling.sigma_min

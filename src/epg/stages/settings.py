@@ -13,12 +13,13 @@ from epg.stages.changes import changes_since_sharding, noted_contents, present_c
 from epg.telemetry.progress import StageReporter
 
 #: Settings that change how training is watched and saved, not what it computes.
-_BOOKKEEPING = {"checkpoint_every_seconds"}
+_BOOKKEEPING = {"checkpoint_every_seconds", "activation_checkpointing"}
 #: Settings of the sampler in the sections of stage 2.
 _SAMPLING = (
     "sampling_steps",
     "solver",
     "clamp",
+    "sampling_precision",
     "guidance_scale",
     "guidance_interval",
     "final_euler_step",

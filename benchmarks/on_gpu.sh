@@ -1,0 +1,35 @@
+#!/bin/bash
+# All that needs a GPU, in about eight minutes: the tests on the device, then the benchmarks.
+#
+#   benchmarks/on_gpu.sh FOLDER [ARGUMENTS FOR THE BENCHMARKS, such as --small]
+#   DATA=FOLDER benchmarks/on_gpu.sh FOLDER      also the ablation on Fashion-MNIST's IDX files
+#
+# Needs Python with torch 2.11 or newer, and what pyproject.toml lists of the rest; no network.
+# Writes JSON with the card, versions and date into FOLDER, and goes on where one of them fails.
+set -u
+cd "$(dirname "$0")/.."
+out=$1
+shift
+mkdir -p "$out"
+export PYTHONPATH=$PWD/src:$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
+python=${PYTHON:-python3}
+status=0
+begun=$(date +%s)
+
+part() {
+    local name=$1
+    shift
+    echo "== $name, at $(($(date +%s) - begun)) s"
+    "$@" 2>&1 | tee "$out/$name.log" | tail -n 40
+    [ "${PIPESTATUS[0]}" -eq 0 ] || { echo "== $name FAILED"; status=1; }
+}
+
+part tests "$python" -m pytest -q -p no:cacheprovider tests/gpu
+part train_step "$python" benchmarks/train_step.py --output "$out/train_step.json" "$@"
+part sample "$python" benchmarks/sample.py --output "$out/sample.json" "$@"
+if [ -n "${DATA:-}" ]; then
+    part fashion "$python" benchmarks/fashion_ablation.py --data "$DATA" \
+        --output "$out/fashion_ablation.json" ${FASHION:-}
+fi
+echo "== done in $(($(date +%s) - begun)) s"
+exit $status
