@@ -31,9 +31,13 @@ _WRITERS: dict[Kind, Callable[[Any], str]] = {
 }
 
 #: Feature networks: name in recipes and in figures -> what it is called in sentences.
-NETWORKS = {"classifier": "the pipeline's classifier", "inception": "Inception"}
+NETWORKS = {
+    "classifier": "the pipeline's classifier",
+    "inception": "Inception",
+    "dinov2": "DINOv2",
+}
 #: Those whose pooled features any figure of two sets can be taken in.
-SHARED = ("classifier", "inception")
+SHARED = ("classifier", "inception", "dinov2")
 
 
 @dataclass(frozen=True)
@@ -174,6 +178,14 @@ MEASURES: tuple[Measure, ...] = (
         "Fréchet distance in features of {network}",
         ("classifier",),
         short="Fréchet distance",
+    ),
+    Measure(
+        "frechet_distance_dinov2",
+        "Fréchet distance (DINOv2)",
+        "distance",
+        "lower",
+        "Fréchet distance in DINOv2's features",
+        ("dinov2",),
     ),
     Measure(
         "precision",

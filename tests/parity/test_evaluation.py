@@ -112,6 +112,7 @@ def test_inception_features_equal_torch_fidelitys(tmp_path):
     with torch.inference_mode():
         pool, logits = theirs(images.permute(0, 3, 1, 2))
     found = ours.fold().describe(images)
+    assert found.logits is not None
     scale = float(pool.abs().max())
     torch.testing.assert_close(found.pool / scale, pool / scale, rtol=1e-4, atol=1e-5)
     scale = float(logits.abs().max())

@@ -23,10 +23,11 @@ class SvcConfig(Section):
 class EvaluateConfig(Section):
     """How generated images are judged."""
 
-    networks: list[Literal["classifier", "inception"]] = Field(
+    networks: list[Literal["classifier", "inception", "dinov2"]] = Field(
         min_length=1,
         description="a list such as [classifier] of networks in whose features images are "
-        "compared; classifier: a small one trained on the training split; inception: FID",
+        "compared; classifier: a small one trained on the training split; inception: FID; "
+        "dinov2: self-supervised features",
     )
     num_samples: Positive = 50_000
     batch_size: Size = 256

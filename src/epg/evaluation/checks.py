@@ -8,19 +8,23 @@ from __future__ import annotations
 from epg.config.recipe import Recipe
 from epg.data.manifest import Manifest
 from epg.errors import UserError
-from epg.evaluation.features.inception_weights import require_inception_weights
+from epg.evaluation.features.weights import require_weights
 
 _SVC_BYTES = 1024**3  # of training pixels as float64, all in memory at once
 
 
-def check_evaluation(recipe: Recipe, manifest: Manifest) -> None:
-    """Refuse FID without the right Inception weights, and what `check_data` refuses.
+def check_evaluation(recipe: Recipe, manifest: Manifest, root: str) -> None:
+    """Refuse networks whose weights are not here, and what `check_data` refuses.
+
+    Args:
+        recipe: says which networks, and what is compared.
+        manifest: of the real images.
+        root: URI of the store of the runs, where weights may lie.
 
     Raises:
         UserError: one line that says what to do.
     """
-    if "inception" in recipe.evaluate.networks:
-        require_inception_weights()
+    require_weights(recipe.evaluate.networks, root)
     check_data(recipe, manifest.num_samples("train"), manifest.num_samples("held-out"))
 
 
@@ -32,25 +36,26 @@ def check_data(recipe: Recipe, train: int, held_out: int) -> None:
         train: images of the training split.
         held_out: images of the held-out split.
     """
-    check_neighbours(recipe, held_out)
+    check_neighbours(recipe, train if recipe.evaluate.reference == "train" else held_out)
     check_svc(recipe, train)
 
 
-def check_neighbours(recipe: Recipe, held_out: int) -> None:
+def check_neighbours(recipe: Recipe, real: int) -> None:
     """Refuse more neighbours than there are images. Raises `UserError`.
 
     Args:
         recipe: says how many are asked for.
-        held_out: images of the held-out split.
+        real: images of the split that is compared with.
     """
     evaluate = recipe.evaluate
-    most = min(evaluate.num_samples, held_out) - 1
+    most = min(evaluate.num_samples, real) - 1
     if evaluate.neighbours > most:
         mend = f"use --set evaluate.neighbours={most}, or " if most >= 1 else ""
         raise UserError(
             f"evaluate.neighbours is {evaluate.neighbours}: it must be below the number of images "
-            f"compared (evaluate.num_samples is {evaluate.num_samples}, the held-out split has "
-            f"{held_out}): {mend}hold out more images by data.held_out_fraction"
+            f"compared (evaluate.num_samples is {evaluate.num_samples}, the "
+            f"{evaluate.reference} split has {real}): {mend}hold out more images by "
+            "data.held_out_fraction"
         )
 
 

@@ -20,7 +20,11 @@ from epg.evaluation.metrics.uncertainty import FEW_IMAGES, bootstrap_interval, l
 
 _ENOUGH = 10  # images per feature; below that the bias of a distance is warned of
 #: Figures that are Fréchet distances in pooled features, by the network that gives them.
-DISTANCES = {"inception": "fid", "classifier": "frechet_distance"}
+DISTANCES = {
+    "inception": "fid",
+    "classifier": "frechet_distance",
+    "dinov2": "frechet_distance_dinov2",
+}
 
 
 @dataclass

@@ -17,6 +17,12 @@ RECIPE_KEY = "recipe.yaml"
 PIPELINE_RUN_VARIABLE = "EPG_PIPELINE_RUN"
 #: In a run name, what the pipeline run's id takes the place of: recurring runs have one name.
 RUN_PLACE = "{run}"
+#: Folders of a store's root that are no runs.
+_TAKEN = {
+    "registry": "models are registered",
+    "weights": "weights of feature networks lie",
+    "statistics": "statistics of real images are kept",
+}
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,6 @@ def check_run_name(name: str) -> str:
             f"run name {name!r}: use 1 to 100 letters, digits, '.', '_' and '-', "
             "beginning with a letter, a digit or '_'"
         )
-    if name == "registry":
-        raise UserError("run name 'registry' is where models are registered: choose another one")
+    if name in _TAKEN:
+        raise UserError(f"run name {name!r} is where {_TAKEN[name]}: choose another one")
     return name

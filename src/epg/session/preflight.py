@@ -204,15 +204,13 @@ def _absolute(store: str) -> str:
 
 
 def _environment(request: RunRequest, run: Run) -> dict[str, str]:
-    found: dict[str, str] = {}
-    if "inception" in run.recipe.evaluate.networks or request.inception_weights:
-        from epg.evaluation.features.inception_weights import (
-            WEIGHTS_VARIABLE,
-            require_inception_weights,
-        )
+    from epg.evaluation.features.weights import WEIGHTS, require_weights
 
-        weights = require_inception_weights(request.inception_weights)
-        found[WEIGHTS_VARIABLE] = str(weights.absolute())
+    found: dict[str, str] = {}
+    if request.inception_weights:
+        path = str(Path(request.inception_weights).expanduser().absolute())
+        found[WEIGHTS["inception"].variable] = path
+    require_weights(run.recipe.evaluate.networks, run.store_uri, {**os.environ, **found})
     if request.metrics_port is not None:
         found["EPG_METRICS_PORT"] = str(request.metrics_port)
     if "://" in run.store_uri and "EPG_S3_DEADLINE" not in os.environ:

@@ -65,7 +65,7 @@ def evaluate(
     stage = find_stage("evaluate", objective)
     manifest = shards or stored_manifest(run)
     run = with_measured(run, manifest)
-    check_evaluation(run.recipe, manifest)
+    check_evaluation(run.recipe, manifest, run.store_uri)
     reference = require_record(run, "reference-statistics")
     statistics = statistics or HandOver.of(run, reference)
     weights = generator or stored_output(run, f"finetune-{objective}")
@@ -120,7 +120,13 @@ class _Evaluation:
         classifier = None
         if "classifier" in settings.networks:
             classifier = self._fetch("classifier", "classifier.safetensors")
-        networks = open_networks(settings.networks, classifier, device)
+        networks = open_networks(
+            settings.networks,
+            classifier,
+            device,
+            root=self.run.store_uri,
+            scratch=self.outputs.scratch,
+        )
         real = {kind: self._statistics(kind) for kind in networks}
         whole = self._look(source, networks, real)
         self._count(source, whole)

@@ -51,7 +51,7 @@ def reference_statistics(run: Run, shards: Manifest | None = None) -> StageRecor
     """
     manifest = shards or stored_manifest(run)
     run = with_measured(run, manifest)
-    check_evaluation(run.recipe, manifest)
+    check_evaluation(run.recipe, manifest, run.store_uri)
 
     def work(reporter: StageReporter, outputs: Outputs) -> None:
         from epg.data.reader import ShardReader
@@ -139,7 +139,13 @@ class _Describing:
 
         settings, outputs = self.run.recipe.evaluate, self.outputs
         split, manifest = settings.reference, self.splits["train"].manifest
-        networks = open_networks(settings.networks, self.classifier, self.device)
+        networks = open_networks(
+            settings.networks,
+            self.classifier,
+            self.device,
+            root=self.run.store_uri,
+            scratch=outputs.scratch,
+        )
         found, labels = self._look(networks, split)
         for kind, description in found.items():
             name = f"statistics-{kind}"

@@ -17,7 +17,7 @@ from PIL import Image
 from epg.errors import UserError
 from epg.evaluation import looking
 from epg.evaluation.features.base import Features
-from epg.evaluation.features.inception_weights import WEIGHTS_URL
+from epg.evaluation.features.weights import WEIGHTS, Found
 from epg.evaluation.generate import GeneratedImages
 from epg.evaluation.labels import drawn_labels, labels_rule
 from epg.measures import FIGURES, MEASURES
@@ -42,7 +42,7 @@ SMALL = {
     "evaluate.classifier_epochs": 1,
     "denoising.sampling_steps": 2,
 }
-ALL = {measure.name for measure in MEASURES} - {"fid_infinity"}
+ALL = {measure.name for measure in MEASURES} - {"fid_infinity", "frechet_distance_dinov2"}
 FID = {"fid", "sfid", "kid", "inception_score"}
 OWN = {"frechet_distance", "class_agreement", "classifier_held_out_accuracy"}
 
@@ -196,7 +196,8 @@ def test_bad_settings_are_refused_before_work(root, run, reference, weights):
     for stage in (reference_statistics, lambda run: evaluate(run, "denoising", None, weights)):
         with pytest.raises(UserError) as caught:
             stage(fid)
-        assert WEIGHTS_URL in str(caught.value)
+        assert WEIGHTS["inception"].url in str(caught.value)
+        assert "`epg weights inception` fetches it" in str(caught.value)
     with pytest.raises(UserError, match="objective 'gan'"):
         evaluate(run, "gan")
 
@@ -204,8 +205,7 @@ def test_bad_settings_are_refused_before_work(root, run, reference, weights):
 @pytest.fixture
 def published(monkeypatch) -> None:
     """A cheap network takes the place of the real one, whose weights cannot travel with tests."""
-    from epg.evaluation import checks
-    from epg.evaluation.features import inception
+    from epg.evaluation.features import inception, networks, weights
 
     class Cheap(inception.FidInception):
         def __init__(self) -> None:
@@ -215,8 +215,10 @@ def published(monkeypatch) -> None:
             x = images.flatten(1).float() / 255
             return Features(x[:, 10:40], x[:, 20:30], x[:, :25])
 
-    monkeypatch.setattr(checks, "require_inception_weights", lambda: None)
-    monkeypatch.setattr(inception, "load_inception", lambda device: Cheap())
+    found = Found(WEIGHTS["inception"], path=Path("nowhere"))
+    for module in (weights, networks):
+        monkeypatch.setattr(module, "find_weights", lambda *_: found)
+    monkeypatch.setattr(inception, "load_inception", lambda path, device: Cheap())
 
 
 def test_fid_comes_from_the_same_stages(root, run, weights_file, published):

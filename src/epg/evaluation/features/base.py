@@ -28,12 +28,13 @@ class Features(NamedTuple):
 
     Attributes:
         pool: penultimate features [N, D]: Fréchet distance, precision and recall.
-        logits: [N, K]; Inception's are without the bias, for the inception score.
+        logits: [N, K]; Inception's are without the bias, for the inception score. None where a
+            network knows no classes.
         spatial: features with places [N, S], for sFID; None where a network has none.
     """
 
     pool: Tensor
-    logits: Tensor
+    logits: Tensor | None
     spatial: Tensor | None = None
 
 
@@ -102,7 +103,7 @@ class Description(Statistics):
     """Statistics of a set of images, and what the network reads in each.
 
     Attributes:
-        predicted: class with the highest logit, int64 [N].
+        predicted: class with the highest logit, int64 [N]; -1 where a network knows none.
         confidence: log-probability of the class that an image was asked for or is of, float32
             [N]; NaN where the network has no such class.
         splits: what the inception score is made of.

@@ -141,14 +141,16 @@ class _Sums:
         if found.spatial is not None:
             self._spatial = self._spatial or MomentAccumulator(found.spatial.shape[1])
             self._spatial.add(found.spatial)
-        logits = found.logits.float()
-        self._splits = joined([self._splits, score_sums(logits, first)])
         rows = {
-            "index": torch.arange(first, first + len(logits)),
+            "index": torch.arange(first, first + len(found.pool)),
             "features": found.pool[: max(self._keep - first, 0)].float(),
-            "predicted": logits.argmax(1),
-            "confidence": confidence(logits, labels),
+            "predicted": torch.full_like(labels, -1),
+            "confidence": torch.full(labels.shape, float("nan")),
         }
+        if found.logits is not None:
+            logits = found.logits.float()
+            self._splits = joined([self._splits, score_sums(logits, first)])
+            rows |= {"predicted": logits.argmax(1), "confidence": confidence(logits, labels)}
         for name, values in rows.items():
             self._rows[name].append(values.cpu())
         return self._rows["confidence"][-1]

@@ -9,6 +9,8 @@ Shapes: `N` batch, `H W` pixels; NHWC images in, NCHW inside.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -25,7 +27,8 @@ from torchvision.models.inception import (
 )
 
 from epg.evaluation.features.base import Description, Features, Figures, Statistics
-from epg.evaluation.features.inception_weights import require_inception_weights
+from epg.evaluation.features.converting import load_converted
+from epg.evaluation.features.weights import WEIGHTS
 from epg.evaluation.metrics.frechet import frechet_distance
 from epg.evaluation.metrics.inception_score import score
 from epg.evaluation.metrics.kid import kernel_distance
@@ -90,7 +93,7 @@ class _BlockE(InceptionE):
 class FidInception(nn.Module):
     """Features of published FID, sFID and inception scores from uint8 images."""
 
-    name = "inception-2015-12-05"
+    name = WEIGHTS["inception"].space
     figures: tuple[str, ...] = ("fid", "sfid", "kid", "inception_score")
     weights_digest = ""
     device: torch.device | str = "cpu"
@@ -188,12 +191,9 @@ def _interpolation(length: int, size: int) -> Tensor:
     return matrix.index_put_((index, high), weight, accumulate=True)
 
 
-def load_inception(device: torch.device | str = "cpu") -> FidInception:
-    """Load the file that `EPG_INCEPTION_WEIGHTS` names, strictly, and fold it for speed.
-
-    Errors are those of `require_inception_weights`, which looks at its digest first.
-    """
-    state = torch.load(require_inception_weights(), map_location="cpu", weights_only=True)
+def load_inception(path: Path, device: torch.device | str = "cpu") -> FidInception:
+    """Load a converted file, strictly, and fold it for speed. Raises `UserError` for any other."""
+    state = load_converted(WEIGHTS["inception"], path)
     with torch.device("meta"):  # no time for random weights that are replaced at once
         model = FidInception()
     model.load_state_dict(state, assign=True)

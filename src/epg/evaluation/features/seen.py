@@ -80,7 +80,8 @@ class Seen:
         sums = [self.splits[split] for split in splits]
         found["split"] = np.array(splits, np.int64)
         found["split_count"] = np.array([s.count for s in sums], np.int64)
-        found["split_probabilities"] = np.stack([s.probabilities for s in sums])
+        probabilities = [s.probabilities for s in sums] or [np.zeros(0)]
+        found["split_probabilities"] = np.stack(probabilities)[: len(sums)]
         found["split_negentropy"] = np.array([s.negentropy for s in sums], np.float64)
         return found
 

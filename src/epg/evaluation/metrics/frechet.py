@@ -49,7 +49,10 @@ def trace_of_root(first: Moments, second: Moments) -> float:
             product = blas.dtrmm(1.0, lower, other.covariance, lower=1, trans_a=1)
             return _sum_of_roots(blas.dtrmm(1.0, lower, product, lower=1, side=1))
     values, vectors = scipy.linalg.eigh(first.covariance, check_finite=False)
-    root = np.sqrt(np.clip(values, 0.0, None))[:, None] * vectors.T
+    seen = values > values[-1] * len(values) * np.finfo(np.float64).eps  # the rest is rounding
+    root = np.sqrt(values[seen])[:, None] * vectors.T[seen]
+    if not len(root):
+        return 0.0
     return _sum_of_roots(root @ second.covariance @ root.T)
 
 

@@ -1,25 +1,20 @@
 from __future__ import annotations
 
-import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from epg.errors import UserError
-from epg.evaluation.features import inception_weights
+from epg.evaluation.features.converting import convert
 from epg.evaluation.features.describing import describe
 from epg.evaluation.features.inception import (
     FidInception,
     load_inception,
     resize_like_tensorflow,
 )
-from epg.evaluation.features.inception_weights import (
-    WEIGHTS_SHA256,
-    WEIGHTS_URL,
-    require_inception_weights,
-)
+from epg.evaluation.features.weights import WEIGHTS
 
 
 def shapes() -> dict[str, torch.Tensor]:
@@ -50,17 +45,19 @@ def file(tmp_path_factory) -> Path:
     return path
 
 
-def publish(path: Path, monkeypatch) -> None:
-    """Let a file pass for the published one."""
-    monkeypatch.setenv("EPG_INCEPTION_WEIGHTS", str(path))
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setattr(inception_weights, "WEIGHTS_SHA256", digest)
+@pytest.fixture(scope="module")
+def weights(file, tmp_path_factory) -> Path:
+    """The same converted, as `epg weights` does it."""
+    published = replace(WEIGHTS["inception"], sha256="")
+    path = tmp_path_factory.mktemp("converted") / published.file
+    convert(published, file, path)
+    return path
 
 
-@pytest.fixture
-def weights(file, monkeypatch) -> Path:
-    publish(file, monkeypatch)
-    return file
+@pytest.fixture(autouse=True)
+def _unpinned(monkeypatch) -> None:
+    """No file made here has the digest of the published one."""
+    monkeypatch.setitem(WEIGHTS, "inception", replace(WEIGHTS["inception"], sha256=""))
 
 
 def test_names_and_shapes_are_those_of_the_published_file():
@@ -78,12 +75,13 @@ def test_names_and_shapes_are_those_of_the_published_file():
 
 
 def test_features_have_the_published_widths(weights):
-    model = load_inception()
+    model = load_inception(weights)
     images = torch.randint(0, 256, (1, 40, 40, 3), dtype=torch.uint8)
     found = model.describe(images)
     assert found.pool.shape == (1, 2048)
     assert found.spatial is not None
     assert found.spatial.shape == (1, 2023)
+    assert found.logits is not None
     assert found.logits.shape == (1, 1008)
     torch.testing.assert_close(found.logits, found.pool @ model.fc.weight.T)  # without bias
     grey = images[:, :, :, :1]
@@ -93,7 +91,7 @@ def test_features_have_the_published_widths(weights):
 
 
 def test_figures_are_fid_sfid_and_the_inception_score(weights):
-    model = load_inception()
+    model = load_inception(weights)
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
     (found,) = describe([model], [(images, np.zeros(2, np.int64))])
     metrics, details = model.compare(found, found, np.zeros(2, np.int64))
@@ -107,24 +105,13 @@ def test_figures_are_fid_sfid_and_the_inception_score(weights):
     assert model.quality(found, np.zeros(2, np.int64)) == {}
 
 
-def test_folding_changes_speed_and_no_feature(weights):
-    with torch.device("meta"):
-        plain = FidInception().eval()
-    plain.load_state_dict(torch.load(weights, weights_only=True), assign=True)
+def test_folding_changes_speed_and_no_feature(file, weights):
+    plain = FidInception().eval()
+    plain.load_state_dict(torch.load(file, weights_only=True), strict=False)
     images = torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8)
-    folded = load_inception()
+    folded = load_inception(weights)
     for one, other in zip(plain.describe(images), folded.describe(images), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
-
-
-def test_file_must_have_every_weight_and_no_other(file, tmp_path, monkeypatch):
-    state = torch.load(file, weights_only=True)
-    state["AuxLogits.fc.weight"] = state.pop("fc.weight")
-    path = tmp_path / "other.pth"
-    torch.save(state, path)
-    publish(path, monkeypatch)
-    with pytest.raises(RuntimeError, match=r"fc\.weight"):
-        load_inception()
 
 
 def test_only_uint8_images_with_channels_last():
@@ -145,32 +132,3 @@ def test_resize_puts_pixels_where_tensorflow_1_did():
     same = torch.rand(1, 3, 7, 7)
     assert torch.equal(resize_like_tensorflow(same, 7), same)
     assert torch.equal(resize_like_tensorflow(same, 1), same[:, :, :1, :1])
-
-
-def assert_helpful(message: str) -> None:
-    assert "\n" not in message
-    for part in (WEIGHTS_URL, WEIGHTS_SHA256, "--inception-weights PATH", "EPG_INCEPTION_WEIGHTS"):
-        assert part in message
-
-
-def test_missing_weights_say_how_to_get_them(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="asks for FID") as caught:
-        require_inception_weights()
-    assert_helpful(str(caught.value))
-    monkeypatch.setenv("EPG_INCEPTION_WEIGHTS", str(tmp_path / "absent.pth"))
-    with pytest.raises(UserError, match=r"absent\.pth: cannot read") as caught:
-        require_inception_weights()
-    assert_helpful(str(caught.value))
-
-
-def test_another_file_is_refused_before_it_is_read(tmp_path, monkeypatch):
-    path = tmp_path / "weights.pth"
-    torch.save({"fc.weight": torch.zeros(1)}, path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setenv("EPG_INCEPTION_WEIGHTS", str(path))
-    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("read before it was checked"))
-    with pytest.raises(UserError, match=f"SHA-256 is {digest}") as caught:
-        load_inception()
-    assert_helpful(str(caught.value))
-    monkeypatch.setattr(inception_weights, "WEIGHTS_SHA256", digest)
-    assert require_inception_weights(path) == path

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 
 from epg.config.evaluating import EvaluateConfig
 from epg.evaluation.features.classifier import Classifier, ClassifierShape, save_classifier
+from epg.evaluation.features.dinov2 import DinoV2
 from epg.evaluation.features.inception import FidInception
-from epg.evaluation.features.networks import NETWORKS, open_network
+from epg.evaluation.features.networks import NETWORKS, open_networks
 from epg.measures import MEASURES
 from epg.measures import NETWORKS as NAMED
 
@@ -18,7 +19,12 @@ def test_a_recipe_can_name_what_can_be_opened():
 
 
 def test_figures_are_those_of_the_table_of_measures():
-    for kind, network in (("classifier", Classifier), ("inception", FidInception)):
+    networks: dict[str, Any] = {
+        "classifier": Classifier,
+        "inception": FidInception,
+        "dinov2": DinoV2,
+    }
+    for kind, network in networks.items():
         wanted = {
             measure.name
             for measure in MEASURES
@@ -30,5 +36,8 @@ def test_figures_are_those_of_the_table_of_measures():
 def test_the_runs_own_classifier_is_opened_from_its_file(tmp_path):
     path = tmp_path / "classifier.safetensors"
     save_classifier(path, Classifier(ClassifierShape("digits-cnn", 8, 1, 10, [0.3], [0.4])))
-    network = open_network("classifier", path, torch.device("cpu"))
+    device = torch.device("cpu")
+    networks = open_networks(["classifier"], path, device, root=None, scratch=tmp_path)
+    network = networks["classifier"]
+    assert len(network.weights_digest) == 64
     assert network.name == "digits-cnn"
