@@ -62,6 +62,7 @@ app.command()(run)
     "epg sample --model digits-consistency:v1 --num 1000 --out samples.npz",
     "epg sample --model digits-denoising --steps 64 --guidance-scale 3 --out grid.png",
     "epg sample --model digits-denoising --num 5000 --labels random --out samples.npz",
+    "epg sample --model imagenet256-xl16-denoising --classes n01440764,goldfish --out PNGS/",
 )
 def sample(
     model: Annotated[
@@ -69,11 +70,12 @@ def sample(
         typer.Option("--model", metavar="NAME[:VERSION]|PATH", help="Registered, or a file."),
     ],
     out: Annotated[
-        Path, typer.Option("--out", metavar="FILE", help="samples.npz (arrays) or grid.png.")
+        Path,
+        typer.Option("--out", metavar="PLACE", help="samples.npz, grid.png, or a folder."),
     ],
     classes: Annotated[
         str | None,
-        typer.Option("--classes", metavar="A,B,...", help="Names or indices; default: all."),
+        typer.Option("--classes", metavar="A,B,...", help="Names, synsets, indices; default: all."),
     ] = None,
     num: Annotated[int, typer.Option("--num", metavar="N", help="How many images.")] = 64,
     steps: Annotated[
@@ -104,6 +106,12 @@ def sample(
         typer.Option("--ema", metavar="RATE", help="Which average; default: the one judged."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="S", help="Same seed, same images.")] = 0,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", metavar="N", min=1, help="Images at once.")
+    ] = 256,
+    device: Annotated[
+        str | None, typer.Option("--device", metavar="NAME", help="cpu or cuda; default: the best.")
+    ] = None,
     registry: Annotated[
         str, typer.Option("--registry", metavar="URI", help="Where names are looked up.")
     ] = "runs/registry",
@@ -127,6 +135,8 @@ def sample(
         labels=labels,
         ema=ema,
         seed=seed,
+        batch_size=batch_size,
+        device=device,
     )
     print(printable(f"{out}: {num} images"))
     show_metrics(found)

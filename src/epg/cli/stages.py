@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,6 +19,7 @@ from epg.cli.options import (
     StoreOption,
     with_examples,
 )
+from epg.errors import UserError
 from epg.text import printable
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ def add_stage_commands(app: typer.Typer) -> None:
     _add(app, "reference-statistics", "Describe the held-out images, to compare with.")
     _add(app, "pretrain", "Pre-train the encoder; resumes by itself.", "--set pretrain.steps=100")
     _add_objective(app, "finetune", "Fine-tune the encoder into a generator.")
-    _add_objective(app, "evaluate", "Judge generated images by held-out ones.")
+    app.command("evaluate")(evaluate)
     _add_objective(app, "gate", "Say whether a model is good enough to register.")
     app.command("register")(register)
     _add(app, "report", "Gather a run's results into one HTML page.")
@@ -71,6 +73,74 @@ def _add_objective(app: typer.Typer, stage: str, summary: str) -> None:
 def _register(app: typer.Typer, stage: str, summary: str, command: Callable[..., None]) -> None:
     examples = (command.__doc__ or "").partition("\n")[2]
     app.command(stage, help=f"{summary}\n{examples}")(command)
+
+
+@with_examples(
+    "epg evaluate --recipe digits --objective denoising",
+    "epg evaluate --samples samples.npz --reference VIRTUAL_imagenet256_labeled.npz",
+    "epg evaluate --images PNGS/ --recipe digits --out figures.json",
+)
+def evaluate(
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", metavar="NAME|FILE", help="Whose model, or networks.")
+    ] = None,
+    objective: Annotated[
+        str | None, typer.Option("--objective", metavar="NAME", help="denoising or consistency.")
+    ] = None,
+    samples: Annotated[
+        Path | None,
+        typer.Option("--samples", metavar="NPZ", help="Anybody's images: arr_0, and arr_1 labels."),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", metavar="FOLDER", help="The same as files.")
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option("--reference", metavar="NPZ|FOLDER", help="ADM's statistics, or images."),
+    ] = None,
+    networks: Annotated[
+        str | None,
+        typer.Option("--networks", metavar="A,B", help="Without a recipe; default: inception."),
+    ] = None,
+    labels: Annotated[
+        str, typer.Option("--labels", metavar="RULE", help="balanced, random or unknown.")
+    ] = "",
+    few: Annotated[bool, typer.Option("--few", help="Also fewer images than features.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="JSON", help="Write the figures here, too.")
+    ] = None,
+    settings: SetOption = None,
+    store: StoreOption = "runs",
+    run_name: RunNameOption = None,
+) -> None:
+    """Judge a run's generator, or anybody's images."""
+    if samples is None and images is None:
+        if recipe is None or objective is None:
+            raise UserError(
+                "say what is to be judged: --recipe with --objective (a run's generator), "
+                "--samples FILE.npz, or --images FOLDER"
+            )
+        run_stage("evaluate", open_run(recipe, settings, store, run_name), objective=objective)
+        return
+    if samples is not None and images is not None:
+        raise UserError("--samples and --images: give one of them")
+    from epg.stages.measure import Request, measure, write_figures
+
+    chosen = samples if samples is not None else images
+    assert chosen is not None
+    request = Request(
+        chosen,
+        reference,
+        open_run(recipe, settings, store, run_name) if recipe is not None else None,
+        tuple(name.strip() for name in networks.split(",")) if networks else ("inception",),
+        labels,
+        few,
+        store,
+    )
+    found = measure(request)
+    if out is not None:
+        write_figures(found, out)
+    show_metrics(found["metrics"])
 
 
 @with_examples(

@@ -6,6 +6,7 @@ import io
 import math
 import zipfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -42,13 +43,27 @@ def read_npz(source: Path | BinaryIO, max_bytes: int) -> dict[str, NDArray[Any]]
     return found
 
 
+@dataclass(frozen=True)
+class ArrayHeader:
+    """What the header of an array says: numbers alone, of which there are no pickles."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fortran: bool
+
+
 def read_npy(data: bytes) -> NDArray[Any]:
     """Return the array of a `.npy`. Raises `ValueError` for anything but numbers."""
     return _read_npy(io.BytesIO(data), len(data))
 
 
-def _read_npy(stream: Any, max_bytes: int) -> NDArray[Any]:
-    """Read one array of at most so many bytes."""
+def read_npy_stream(stream: Any, max_bytes: int) -> NDArray[Any]:
+    """Return an array of at most so many bytes; see `read_npy`."""
+    return _read_npy(stream, max_bytes)
+
+
+def array_header(stream: Any) -> ArrayHeader:
+    """Read the header of a `.npy`; its numbers follow. Raises `ValueError` for other things."""
     try:
         version = np.lib.format.read_magic(stream)
         if version == (1, 0):
@@ -63,6 +78,13 @@ def _read_npy(stream: Any, max_bytes: int) -> NDArray[Any]:
         raise ValueError(f"it holds {dtype.str} where numbers are expected")
     if any(size < 0 for size in shape):
         raise ValueError(f"an array of shape {shape}")
+    return ArrayHeader(shape, dtype, fortran)
+
+
+def _read_npy(stream: Any, max_bytes: int) -> NDArray[Any]:
+    """Read one array of at most so many bytes."""
+    header = array_header(stream)
+    shape, dtype = header.shape, header.dtype
     count = math.prod(shape)
     size = count * dtype.itemsize
     if size > max_bytes:
@@ -74,4 +96,4 @@ def _read_npy(stream: Any, max_bytes: int) -> NDArray[Any]:
         if not read:
             raise ValueError(f"an array of {size} bytes lacks the last {len(bytes_left)}")
         bytes_left = bytes_left[read:]
-    return array.reshape(shape, order="F" if fortran else "C")
+    return array.reshape(shape, order="F" if header.fortran else "C")

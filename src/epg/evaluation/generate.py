@@ -53,6 +53,7 @@ class GeneratedImages:
         seed: image i depends on (seed, i, its label) and on nothing else.
         batch_size: images at once.
         sampling: how; default: what the generator's file says.
+        device: default: the best that there is.
 
     Raises:
         UserError: a label that the model does not have, or sampling for the other objective.
@@ -66,13 +67,15 @@ class GeneratedImages:
         seed: int,
         batch_size: int,
         sampling: SamplingConfig | None = None,
+        device: torch.device | str | None = None,
     ) -> None:
         self._loaded = loaded
         self.labels = np.asarray(labels)
         self._seed, self._batch_size = seed, batch_size
         self._sampling = sampling or loaded.sampling
         _check(loaded, labels, self._sampling)
-        self.device = prepare_device()
+        best = prepare_device()
+        self.device = best if device is None else torch.device(device)
         loaded.generator.to(self.device)
         if len(labels) >= _WORTH_COMPILING:
             Precision.full(self.device).compiled(loaded.generator)

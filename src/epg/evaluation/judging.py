@@ -79,7 +79,9 @@ class Judging:
 
     def _manifold(self, real: Statistics, found: Description, suffix: str) -> dict[str, float]:
         rows = [torch.from_numpy(each.features).to(self.device) for each in (real, found)]
-        figures = compare_manifolds(rows[0], rows[1], self.settings.neighbours)._asdict()
+        figures: dict[str, float] = {}
+        if min(map(len, rows)) > self.settings.neighbours:  # a reference may have no images
+            figures |= compare_manifolds(rows[0], rows[1], self.settings.neighbours)._asdict()
         spread = float(np.trace(real.moments.covariance))
         own = float(np.trace(found.moments.covariance))
         figures["variety"] = own / spread if spread > 0 else float("nan")

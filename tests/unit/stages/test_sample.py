@@ -207,3 +207,65 @@ def test_the_average_is_chosen_by_its_rate(diffusion, tmp_path):
     assert np.array_equal(main, sampled("m", out, steps=4, ema=0.99, registry=registry)[0])
     with pytest.raises(UserError, match=r"--ema 0.5"):
         sampled("m", out, steps=4, ema=0.5, registry=registry)
+
+
+def test_a_folder_of_pngs_holds_the_same_images(weights, tmp_path):
+    write(weights, tmp_path / "some.npz", ["digit 7", "digit 2"], 5)
+    write(weights, tmp_path / "pngs", ["digit 7", "digit 2"], 5)
+    names = sorted(p.relative_to(tmp_path / "pngs").as_posix() for p in tmp_path.rglob("*.png"))
+    assert names == [f"0002/{i:06d}.png" for i in (1, 3)] + [f"0007/{i:06d}.png" for i in (0, 2, 4)]
+    with np.load(tmp_path / "some.npz", allow_pickle=False) as file:
+        for i, label in enumerate(file["arr_1"]):
+            picture = Image.open(tmp_path / "pngs" / f"{label:04d}" / f"{i:06d}.png")
+            assert np.array_equal(np.asarray(picture), file["arr_0"][i, :, :, 0])
+    with pytest.raises(UserError, match="the folder is not empty"):
+        write(weights, tmp_path / "pngs", None, 1)
+
+
+@pytest.mark.parametrize("size", [1, 4, 100])
+def test_the_batch_changes_no_image_by_more_than_rounding(weights, tmp_path, size):
+    registry = open_registry(str(tmp_path))
+    for name, batch in (("a.npz", 256), ("b.npz", size)):
+        sample(
+            str(weights),
+            classes=None,
+            num=9,
+            out=tmp_path / name,
+            registry=registry,
+            batch_size=batch,
+            device="cpu",
+        )
+    one, other = (np.load(tmp_path / name)["arr_0"].astype(int) for name in ("a.npz", "b.npz"))
+    assert np.abs(one - other).max() <= 1
+
+
+def test_imagenets_classes_are_known_by_synset_and_by_words():
+    names = ["tench", "goldfish", "crane (n02012849)", "crane (n03126707)"]
+    assert class_indices(["n01443537", "goldfish", "Tinca tinca", "0"], names) == [1, 1, 0, 0]
+    assert class_indices(["n03126707"], names) == [3]
+    with pytest.raises(UserError, match="class 'crane': this model has"):
+        class_indices(["crane"], names)  # two of them
+    with pytest.raises(UserError, match=r"class 'golfdish' \(did you mean 'goldfish'\?\)"):
+        class_indices(["golfdish"], names)
+    assert class_indices(["tench", "n01440764"], ["n01440764", "n01443537"]) == [0, 0]
+    with pytest.raises(UserError, match="class 'n01440764'"):
+        class_indices(["n01440764"], ["cat", "dog"])  # a model that does not have it
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"device": "tpu"}, "--device tpu: use cpu or cuda"),
+        ({"num": 0}, "--num 0"),
+        ({"out": "x.jpg"}, "ends in .npz or .png, or to a folder"),
+    ],
+)
+def test_senseless_wishes_are_refused(weights, tmp_path, settings, reason):
+    given = {"num": 1, "out": "x.npz", **settings}
+    with pytest.raises(UserError, match=reason):
+        sample(
+            str(weights),
+            classes=None,
+            registry=open_registry(str(tmp_path)),
+            **{**given, "out": tmp_path / given["out"]},
+        )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from epg.documents import DocumentError
 from epg.errors import UserError, one_line
 from epg.evaluation.features.weights import KIND, PublishedWeights
-from epg.model.files import check_fit, load_weights, save_weights
+from epg.model.files import check_fit, save_weights
 from epg.store.digest import file_sha256
 
 
@@ -38,22 +38,6 @@ def convert(weights: PublishedWeights, published: Path, target: Path, sha256: st
     tensors = _read(weights, published)
     save_weights(target, tensors, {"kind": KIND, "name": weights.space, "made_of": found})
     return found
-
-
-def load_converted(weights: PublishedWeights, path: Path) -> dict[str, Tensor]:
-    """Read a converted file. Raises `UserError` for any other, and for one that was altered."""
-    tensors, header = load_weights(path, KIND)
-    if header.get("name") != weights.space:
-        raise UserError(
-            f"{path}: weights of {str(header.get('name'))[:40]!r}, expected {weights.space!r}: "
-            f"{weights.remedy}"
-        )
-    if weights.sha256 and header.get("made_of") != weights.sha256:
-        raise UserError(
-            f"{path}: made of a file with SHA-256 {str(header.get('made_of'))[:12]}..., expected "
-            f"{weights.sha256[:12]}...: {weights.remedy}"
-        )
-    return tensors
 
 
 def _read(weights: PublishedWeights, path: Path) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from epg.evaluation.features.base import Description, Features, Figures, Statistics
-from epg.evaluation.features.converting import load_converted
+from epg.evaluation.features.converted import load_converted
 from epg.evaluation.features.weights import WEIGHTS
 from epg.evaluation.metrics.frechet import frechet_distance
 from epg.model.files import tensors_digest

@@ -27,7 +27,7 @@ from torchvision.models.inception import (
 )
 
 from epg.evaluation.features.base import Description, Features, Figures, Statistics
-from epg.evaluation.features.converting import load_converted
+from epg.evaluation.features.converted import load_converted
 from epg.evaluation.features.weights import WEIGHTS
 from epg.evaluation.metrics.frechet import frechet_distance
 from epg.evaluation.metrics.inception_score import score
@@ -143,16 +143,16 @@ class FidInception(nn.Module):
         return {}
 
     def compare(self, real: Statistics, found: Description, labels: NDArray[np.int64]) -> Figures:
-        """Return FID, sFID, KID and the inception score, which knows no real images."""
+        """Return FID, sFID, KID and the inception score, as far as the reference lets it."""
         del labels
-        assert real.spatial is not None
-        assert found.spatial is not None
         metrics = {
             "fid": frechet_distance(real.moments, found.moments),
-            "sfid": frechet_distance(real.spatial, found.spatial),
-            "kid": kernel_distance(found.features, real.features, device=self.device),
             "inception_score": score(found.splits),
         }
+        if real.spatial is not None and found.spatial is not None:
+            metrics["sfid"] = frechet_distance(real.spatial, found.spatial)
+        if min(len(real.features), len(found.features)) > 1:  # a file may have no images
+            metrics["kid"] = kernel_distance(found.features, real.features, device=self.device)
         return Figures(metrics, {})
 
     def fold(self) -> FidInception:

@@ -19,7 +19,8 @@ from torch import nn
 
 from epg.errors import UserError
 from epg.evaluation.features import converting
-from epg.evaluation.features.converting import convert, load_converted
+from epg.evaluation.features.converted import load_converted
+from epg.evaluation.features.converting import convert
 from epg.evaluation.features.weights import WEIGHTS, PublishedWeights, find_weights, require_weights
 from epg.stages.weights import install_weights
 from epg.store import open_store

@@ -1,0 +1,235 @@
+"""`epg evaluate --samples` and `--images`: figures of anybody's images, without a run's record."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from epg.config.evaluating import EvaluateConfig
+from epg.errors import UserError
+from epg.evaluation.features.weights import require_weights
+from epg.protocol import FACTS, HASHES, FeatureSpace, Protocol, Reference
+from epg.runs.handover import HandOver
+from epg.runs.record import require_record
+from epg.runs.run import Run
+from epg.store.files import explained
+from epg.store.scratch import scratch_folder
+from epg.telemetry.progress import StageReporter
+
+if TYPE_CHECKING:
+    import torch
+
+    from epg.evaluation.features.base import Description, FeatureNetwork, Statistics
+    from epg.evaluation.sources import Images
+
+LABEL_RULES = ("balanced", "random", "unknown")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be measured, and against what.
+
+    Attributes:
+        images: an `.npz` in ADM's form, or a folder.
+        reference: a file or folder; None: the reference statistics of `run`.
+        run: whose networks, settings and statistics are taken; None: those named here.
+        networks: names as in `evaluate.networks`, where there is no run.
+        labels: how the samples' classes were drawn, where the caller knows.
+        few: measure also where there are fewer images than features.
+        store: URI of a store in which weights may lie.
+    """
+
+    images: Path
+    reference: Path | None = None
+    run: Run | None = None
+    networks: tuple[str, ...] = ("inception",)
+    labels: str = ""
+    few: bool = False
+    store: str | None = None
+
+    @property
+    def settings(self) -> EvaluateConfig:
+        """Settings of the recipe, or the default ones."""
+        if self.run is not None:
+            return self.run.recipe.evaluate
+        return EvaluateConfig.model_validate({"networks": list(self.networks)})
+
+
+def measure(request: Request) -> dict[str, Any]:
+    """Measure a set of images; return `metrics` and `details`, as an evaluation's file has them.
+
+    Raises:
+        UserError: the images or the reference cannot be used or compared.
+    """
+    settings = request.settings
+    if request.run is None and request.reference is None:
+        raise UserError(
+            "nothing to compare with: name --reference FILE (ADM's statistics, or images), or "
+            "--recipe NAME for the statistics of its run"
+        )
+    if request.labels and request.labels not in LABEL_RULES:
+        raise UserError(f"--labels {request.labels}: use {', '.join(LABEL_RULES)}")
+    root = request.run.store_uri if request.run is not None else request.store
+    require_weights(settings.networks, root)
+    with scratch_folder("measure") as scratch:
+        return _Measuring(request, settings, scratch, StageReporter("evaluate")).work(root)
+
+
+@dataclass(frozen=True)
+class _Measuring:
+    request: Request
+    settings: EvaluateConfig
+    scratch: Path
+    reporter: StageReporter
+
+    def work(self, root: str | None) -> dict[str, Any]:
+        from epg.evaluation.features.networks import open_networks
+        from epg.evaluation.judging import Judging
+        from epg.evaluation.sources import open_images
+        from epg.model.device import prepare_device
+
+        device = prepare_device()
+        images = open_images(self.request.images, device)
+        rule = self._labels_rule(images)
+        classifier = None
+        if "classifier" in self.settings.networks:
+            classifier = self._of_run("classifier", "classifier.safetensors")
+        networks = open_networks(
+            self.settings.networks, classifier, device, root=root, scratch=self.scratch
+        )
+        real, references = self._real(networks, images, device)
+        found = self._look(networks, images, device)
+        self._check_counts(found)
+        count = len(images.labels)
+        settings = self.settings
+        seed = self.request.run.recipe.seed if self.request.run is not None else 0
+        verdicts = Judging(settings, networks, seed, device).figures(real, found, images.labels)
+        metrics: dict[str, Any] = {**verdicts.metrics, "num_samples": count}
+        if not images.has_labels:
+            for name in ("class_agreement",):
+                metrics.pop(name, None)
+            verdicts.details.pop("class_agreement_by_class", None)
+        for warning in verdicts.warnings:
+            self.reporter.warning(warning)
+        spaces = {k: FeatureSpace(n.name, n.weights_digest) for k, n in networks.items()}
+        protocol = Protocol(spaces, references, count, rule, settings.neighbours)
+        details = {
+            **verdicts.details,
+            "feature_networks": {kind: network.name for kind, network in networks.items()},
+            FACTS: protocol.facts(),
+            HASHES: protocol.hashes(metrics),
+        }
+        self.reporter.finished({})
+        return {"metrics": metrics, "details": details}
+
+    def _labels_rule(self, images: Images) -> str:
+        """Return how the classes were drawn; refuse those that cannot be, or are not as said."""
+        from epg.evaluation.labels import labels_rule
+
+        given, path = self.request.labels, self.request.images
+        if not images.has_labels:
+            return given or "unknown"
+        run = self.request.run
+        classes = run.recipe.data.num_classes if run is not None else int(images.labels.max()) + 1
+        if int(images.labels.max()) >= classes:
+            raise UserError(
+                f"{path}: it has images of class {images.labels.max()}: the recipe has classes 0 "
+                f"to {classes - 1}"
+            )
+        looks = labels_rule(images.labels, classes)
+        if given == "balanced" and looks != "balanced":
+            raise UserError(
+                f"{path}: --labels balanced, but its {classes:,} classes are not in equal number: "
+                "say --labels random, or bring as many of each"
+            )
+        return given or looks
+
+    def _real(
+        self, networks: Mapping[str, FeatureNetwork], images: Images, device: torch.device
+    ) -> tuple[dict[str, Statistics], dict[str, Reference]]:
+        """Return what the networks see in the reference, and how the protocol calls it."""
+        from epg.evaluation.features.base import Statistics
+        from epg.evaluation.reference_file import read_reference
+
+        if self.request.reference is not None:
+            found = read_reference(
+                self.request.reference,
+                networks,
+                images.shape,
+                device=device,
+                on_batch=lambda done, total: self.reporter.progress(done, total, "real images"),
+            )
+            return found.statistics, dict.fromkeys(networks, found.reference)
+        run = self.request.run
+        assert run is not None
+        data = run.recipe.data
+        if images.shape != (data.image_size, data.image_size, data.channels):
+            raise UserError(
+                f"{self.request.images}: images of the shape {images.shape}, and the recipe's have "
+                f"{data.image_size} x {data.image_size} pixels and {data.channels} channels"
+            )
+        record = require_record(run, "reference-statistics")
+        told = record.details["references"]
+        real = {
+            kind: Statistics.from_npz(self._of_run(f"statistics-{kind}", f"statistics-{kind}.npz"))
+            for kind in networks
+        }
+        return real, {kind: Reference(**told[kind]) for kind in networks}
+
+    def _look(
+        self, networks: Mapping[str, FeatureNetwork], images: Images, device: torch.device
+    ) -> dict[str, Description]:
+        """Return what the networks see in the samples; refuse those that are all alike."""
+        from epg.evaluation.features.describing import SPAN, describe
+        from epg.evaluation.sources import check_variety, spans
+
+        extremes = {"low": 255, "high": 0}
+
+        def watched() -> Any:
+            for pixels, labels in spans(images, SPAN):
+                extremes["low"] = min(extremes["low"], int(pixels.min()))
+                extremes["high"] = max(extremes["high"], int(pixels.max()))
+                yield pixels, labels
+
+        total = len(images.labels)
+        found = describe(
+            list(networks.values()),
+            watched(),
+            device=device,
+            on_batch=lambda seen: self.reporter.progress(seen, total, "images"),
+        )
+        check_variety(extremes, self.request.images)
+        return dict(zip(networks, found, strict=True))
+
+    def _check_counts(self, found: Mapping[str, Description]) -> None:
+        for kind, description in found.items():
+            count, width = description.moments.count, len(description.moments.mean)
+            if count <= max(width, self.settings.neighbours) and not self.request.few:
+                raise UserError(
+                    f"{self.request.images}: {count:,} images are no more than the {width:,} "
+                    f"features of {kind}: a distance of so few says little; bring more, or add "
+                    "--few to measure them all the same"
+                )
+
+    def _of_run(self, name: str, filename: str) -> Path:
+        if self.request.run is None:
+            raise UserError(
+                "the network 'classifier' is trained on a run's own images: name its --recipe"
+            )
+        record = require_record(self.request.run, "reference-statistics")
+        handed = HandOver.of(self.request.run, record)
+        return handed.fetch(self.request.run.store, name, self.scratch / filename)
+
+
+def write_figures(found: Mapping[str, Any], out: Path) -> None:
+    """Write figures as strict JSON, in which a number that is none is null."""
+    metrics = {
+        name: value if math.isfinite(value) else None for name, value in found["metrics"].items()
+    }
+    text = json.dumps({**found, "metrics": metrics}, indent=1, allow_nan=False)
+    with explained(out, "write"):
+        out.write_text(text + "\n")

@@ -1,0 +1,183 @@
+"""`epg evaluate --samples`: anybody's images against a run's statistics, a file, or images."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from epg.errors import UserError
+from epg.evaluation.features import inception, networks, weights
+from epg.evaluation.features.base import Features
+from epg.evaluation.features.weights import WEIGHTS, Found
+from epg.evaluation.metrics.frechet import frechet_distance
+from epg.evaluation.metrics.moments import Moments
+from epg.measures import FIGURES
+from epg.protocol import FACTS, HASHES, incomparable
+from epg.runs.run import Run
+from epg.stages.measure import Request, measure, write_figures
+from epg.stages.reference_statistics import reference_statistics
+from epg.stages.shard import shard
+
+RNG = np.random.default_rng(0)
+COUNT = 90
+PIXELS = RNG.integers(0, 256, (COUNT, 8, 8, 3), dtype=np.uint8)
+OTHERS = RNG.integers(0, 200, (COUNT, 8, 8, 3), dtype=np.uint8)
+LABELS = np.arange(COUNT, dtype=np.int64) % 10
+
+
+class Cheap(inception.FidInception):
+    """Takes the place of the network whose weights cannot travel with tests."""
+
+    def __init__(self) -> None:
+        torch.nn.Module.__init__(self)
+        self.weights_digest = "c" * 64
+
+    def describe(self, images: torch.Tensor) -> Features:
+        x = images.flatten(1).float() / 255
+        return Features(x[:, 10:40], x[:, 20:30], x[:, :25])
+
+
+@pytest.fixture(autouse=True)
+def _cheap(monkeypatch) -> None:
+    found = Found(WEIGHTS["inception"], path=Path("nowhere"))
+    for module in (weights, networks):
+        monkeypatch.setattr(module, "find_weights", lambda *_: found)
+    monkeypatch.setattr(inception, "load_inception", lambda path, device: Cheap())
+
+
+def saved(path: Path, **arrays: Any) -> Path:
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.fixture
+def samples(tmp_path) -> Path:
+    return saved(tmp_path / "samples.npz", arr_0=PIXELS, arr_1=LABELS)
+
+
+def features(pixels: np.ndarray, part: slice) -> np.ndarray:
+    return pixels.reshape(len(pixels), -1)[:, part].astype(np.float32) / 255
+
+
+def adm(path: Path, **changes: Any) -> Path:
+    """A file as the ADM suite has them: statistics of all real images, and some of these."""
+    real = np.concatenate([OTHERS, OTHERS[::-1] // 2])
+    pool, spatial = features(real, slice(10, 40)), features(real, slice(0, 25))
+    arrays = {
+        "mu": pool.mean(0),
+        "sigma": np.cov(pool, rowvar=False),
+        "mu_s": spatial.mean(0),
+        "sigma_s": np.cov(spatial, rowvar=False),
+        "arr_0": OTHERS,
+    }
+    return saved(path, **{k: v for k, v in {**arrays, **changes}.items() if v is not None})
+
+
+def test_adms_file_is_a_reference(samples, tmp_path):
+    found = measure(Request(samples, adm(tmp_path / "reference.npz")))
+    metrics, details = found["metrics"], found["details"]
+    pool = features(np.concatenate([OTHERS, OTHERS[::-1] // 2]), slice(10, 40))
+    wanted = frechet_distance(Moments.of(pool), Moments.of(features(PIXELS, slice(10, 40))))
+    assert metrics["fid"] == pytest.approx(wanted, rel=1e-5)
+    shared = ("precision", "recall", "density", "coverage", "variety")
+    assert set(metrics) == {"fid", "sfid", "kid", "inception_score", "num_samples", *shared}
+    reference = details[FACTS]["references"]["inception"]
+    assert (reference["split"], reference["source"]) == ("file", "reference.npz")
+    assert details[FACTS]["labels"] == "balanced"
+    assert set(details[HASHES]) == {name for name in metrics if FIGURES[name].judges}
+    out = tmp_path / "figures.json"
+    write_figures(found, out)
+    assert json.loads(out.read_text())["metrics"] == metrics
+
+
+def test_statistics_without_images_give_what_they_can(samples, tmp_path):
+    path = adm(tmp_path / "reference.npz", arr_0=None, mu_s=None, sigma_s=None)
+    metrics = measure(Request(samples, path))["metrics"]
+    assert set(metrics) == {"fid", "inception_score", "variety", "num_samples"}
+
+
+def test_images_are_a_reference_in_any_form(samples, tmp_path):
+    plain = saved(tmp_path / "real.npz", arr_0=OTHERS)
+    np.savez_compressed(tmp_path / "small.npz", arr_0=OTHERS)
+    one, other = (measure(Request(samples, path)) for path in (plain, tmp_path / "small.npz"))
+    assert one["metrics"] == other["metrics"]
+    assert one["details"][HASHES] == other["details"][HASHES]
+    itself = measure(Request(samples, samples))["metrics"]
+    assert itself["fid"] == pytest.approx(0, abs=1e-9)
+    assert (itself["precision"], itself["recall"], itself["variety"]) == (1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"mu": np.zeros(768), "sigma": np.eye(768)}, "statistics of 768 features, where Incept"),
+        ({"sigma": None}, "mu and sigma go together"),
+        ({"mu": None, "sigma": None}, "spatial statistics, and no mu and sigma"),
+        ({"sigma": np.full((30, 30), np.nan)}, "numbers that are not finite"),
+        ({"sigma": np.triu(np.ones((30, 30)))}, "sigma is no covariance"),
+        ({"sigma": np.eye(29)}, r"have the shapes \(30,\) and \(29, 29\)"),
+        ({"mu": np.array([{}] * 30, dtype=object)}, "where numbers are expected"),
+        ({"arr_0": OTHERS.repeat(2, 1).repeat(2, 2)}, "a reference of 16 x 16 pixels"),
+        ({"arr_0": OTHERS[:, :, :, :1]}, "1 channel, for images of 8 x 8 pixels, 3 channels"),
+    ],
+)
+def test_other_references_are_refused_in_one_line(samples, tmp_path, changes, reason):
+    path = adm(tmp_path / "reference.npz", **changes)
+    with pytest.raises(UserError, match=reason) as caught:
+        measure(Request(samples, path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "settings", "reason"),
+    [
+        ({"arr_0": PIXELS * 0}, {}, "every pixel of every image is black"),
+        ({"arr_0": PIXELS * 0 + 7}, {}, "every pixel of every image is of one value, 7"),
+        ({"arr_0": PIXELS[:30]}, {}, "30 images are no more than the 30 features of inception"),
+        ({"arr_0": PIXELS, "arr_1": LABELS // 2}, {"labels": "balanced"}, "not in equal number"),
+        ({"arr_0": PIXELS}, {"labels": "fair"}, "--labels fair: use balanced"),
+        ({"arr_0": PIXELS}, {"reference": None}, "nothing to compare with"),
+        ({"arr_0": PIXELS}, {"networks": ("classifier",)}, "trained on a run's own images"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(tmp_path, arrays, settings, reason):
+    if arrays.get("arr_1") is not None:
+        arrays = {**arrays, "arr_1": np.where(LABELS == 9, 0, LABELS)}
+    path = saved(tmp_path / "samples.npz", **arrays)
+    request = Request(path, saved(tmp_path / "real.npz", arr_0=OTHERS))
+    with pytest.raises(UserError, match=reason):
+        measure(replace(request, **settings))
+
+
+def test_few_images_are_measured_for_those_who_say_so(tmp_path):
+    path = saved(tmp_path / "few.npz", arr_0=PIXELS[:20])
+    real = saved(tmp_path / "real.npz", arr_0=OTHERS)
+    found = measure(Request(path, real, few=True))
+    low, high = found["details"]["intervals"]["fid"]
+    assert low < found["metrics"]["fid"] < high
+
+
+def test_a_runs_statistics_are_a_reference(tmp_path):
+    settings = {"evaluate.classifier_epochs": 1}
+    run = Run.open("smoke", settings, str(tmp_path), "a-run")
+    shard(run)
+    reference_statistics(run)
+    grey = saved(tmp_path / "samples.npz", arr_0=PIXELS[:, :, :, :1], arr_1=LABELS)
+    found = measure(Request(grey, run=run))
+    assert {"frechet_distance", "class_agreement", "precision"} < set(found["metrics"])
+    assert found["details"][FACTS]["references"]["classifier"]["split"] == "held-out"
+    again = measure(Request(grey, run=run, labels="random"))
+    assert incomparable("precision", found["details"], again["details"])
+    unlabelled = saved(tmp_path / "unlabelled.npz", arr_0=PIXELS[:, :, :, :1])
+    assert "class_agreement" not in measure(Request(unlabelled, run=run))["metrics"]
+    with pytest.raises(UserError, match="images of the shape"):
+        measure(Request(saved(tmp_path / "colour.npz", arr_0=PIXELS), run=run))
+    beyond = saved(tmp_path / "beyond.npz", arr_0=PIXELS[:, :, :, :1], arr_1=LABELS + 5)
+    with pytest.raises(UserError, match="images of class 14: the recipe has classes 0 to 9"):
+        measure(Request(beyond, run=run))
