@@ -16,6 +16,7 @@ from epg.protocol import FACTS, HASHES, FeatureSpace, Protocol, Reference
 from epg.runs.handover import HandOver
 from epg.runs.record import require_record
 from epg.runs.run import Run
+from epg.stages.measured import with_measured
 from epg.store.files import explained
 from epg.store.scratch import scratch_folder
 from epg.telemetry.progress import StageReporter
@@ -134,7 +135,9 @@ class _Measuring:
         if not images.has_labels:
             return given or "unknown"
         run = self.request.run
-        classes = run.recipe.data.num_classes if run is not None else int(images.labels.max()) + 1
+        most = int(images.labels.max()) + 1
+        told = with_measured(run).recipe.data.num_classes if run is not None else most
+        classes = told or most
         if int(images.labels.max()) >= classes:
             raise UserError(
                 f"{path}: it has images of class {images.labels.max()}: the recipe has classes 0 "
