@@ -44,7 +44,7 @@ def loaded(recipe: Recipe, objective: Any, device: torch.device) -> LoadedGenera
         generator=network,
         recipe=recipe.model_dump(mode="json"),
         objective=objective,
-        classes=[str(i) for i in range(recipe.data.num_classes)],
+        classes=[str(i) for i in range(recipe.data.class_count)],
         sampling=recipe.sampling(objective),
         metadata={},
     )
@@ -64,7 +64,7 @@ def measure(objective: str, recipe: Recipe, device: torch.device, arguments: Any
 
     def run(name: str, first: int) -> None:
         labels = torch.arange(first, first + batches[name], device=device)
-        labels %= recipe.data.num_classes
+        labels %= recipe.data.class_count
         how = fast if name == "ours" else sampling
         pictures[name], _ = generate._sample(models[name], labels, 0, first, how, None)
 

@@ -95,7 +95,7 @@ class Plain:
         random = SampleNoise(recipe.seed, "plain", step, 0, len(images), self.device)
         from epg.data.augment import normalize, to_float, two_views
 
-        mean, std = recipe.data.mean, recipe.data.std
+        mean, std = recipe.data.normalisation
         with torch.autocast(self.device.type, enabled=False):
             views = [
                 normalize(view, mean, std)
@@ -165,7 +165,7 @@ def measure(stage: str, recipe: Recipe, device: torch.device, arguments: Any) ->
         size, batch = recipe.data.image_size, batches[name]
         shape = (batch, size, size, recipe.data.channels)
         images = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
-        labels = torch.randint(0, recipe.data.num_classes, (batch,), device=device)
+        labels = torch.randint(0, recipe.data.class_count, (batch,), device=device)
 
         def run() -> None:
             nonlocal done
