@@ -27,7 +27,6 @@ def test_from_two_tars_to_a_registered_model(tmp_path: Path) -> None:
             output=str(tmp_path / "runs"),
             data=f"imagenet:{tmp_path / 'set'}",
             settings=[
-                "data.num_classes=null",
                 "data.mean=null",
                 "data.std=null","evaluate.num_samples=20", "pretrain.steps=2", "denoising.steps=2",
                       "consistency.steps=2", "pretrain.warmup_steps=0",

@@ -19,7 +19,13 @@ data = typer.Typer(name="data", no_args_is_help=True, rich_markup_mode=None)
 
 def add_data_commands(app: typer.Typer) -> None:
     """Add `epg data` and what is below it."""
-    app.add_typer(data, help="Look at a set of shards, and check it.")
+    app.add_typer(data)
+
+
+@data.callback()
+@with_examples("epg data inspect runs/digits", "epg data verify runs/digits --deep")
+def look() -> None:
+    """Look at a set of shards, and check it."""
 
 
 @data.command()

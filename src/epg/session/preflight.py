@@ -136,11 +136,11 @@ def check_held_out(recipe: Recipe) -> None:
     Raises:
         UserError: one line with what is to be changed.
     """
-    from epg.data.sources import SourceNotFound, open_source
+    from epg.data.sources import SourceNotFound, is_quick, open_source
     from epg.evaluation.checks import check_data
 
-    # Digits are many, and heavy to load for a look; an object store would be read through.
-    if ":" not in recipe.data.source or "://" in recipe.data.source:
+    # Digits are many, and heavy to load for a look; archives would be gone through.
+    if ":" not in recipe.data.source or not is_quick(recipe.data.source):
         return
     try:
         source = open_source(recipe.data.source, recipe.data, recipe.seed)
@@ -178,7 +178,7 @@ def prepare_folder(folder: Path) -> None:
 
 def _data_overrides(request: RunRequest, given: dict[str, Any]) -> dict[str, Any]:
     """What `--data`, `--classes` and `--limit` mean for a recipe; the number of classes follows."""
-    from epg.data.sources import absolute_spec, count_classes
+    from epg.data.sources import absolute_spec, count_classes, is_quick
 
     found: dict[str, Any] = {}
     if request.data is not None:
@@ -193,9 +193,9 @@ def _data_overrides(request: RunRequest, given: dict[str, Any]) -> dict[str, Any
         return found
     if isinstance(classes, list):
         found["data.num_classes"] = len(classes)
-    elif request.data is not None:  # an object store would be read through: the shards will tell
-        far = "://" in request.data
-        found["data.num_classes"] = None if far else count_classes(request.data)
+    elif request.data is not None:  # what would take long the shards will tell
+        quick = is_quick(request.data)
+        found["data.num_classes"] = count_classes(request.data) if quick else None
     return found
 
 

@@ -42,10 +42,10 @@ def present_contents(run: Run, noted: Mapping[str, Contents], reporter: StageRep
     """
     from epg.data.sources import source_contents
 
+    source = run.recipe.data.source
+    unit = "files" if source.startswith("folder:") else "MiB"
     return source_contents(
-        run.recipe.data.source,
-        noted.values(),
-        lambda done, total: reporter.progress(done, total, "files"),
+        source, noted.values(), lambda done, total: reporter.progress(done, total, unit)
     )
 
 

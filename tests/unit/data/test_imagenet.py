@@ -270,6 +270,22 @@ def test_from_an_object_store_it_is_read_through_once(made, wanted, server, tmp_
     assert ranges[TRAIN] < (made / TRAIN).stat().st_size
 
 
+def test_an_image_that_is_altered_after_the_look_is_told(own, wanted, monkeypatch):
+    monkeypatch.setattr("epg.data.sources.archives.PAUSE_SECONDS", 0.0)
+    found = source_contents(f"imagenet:{own}")
+    source = open_source(f"imagenet:{own}", wanted, 0, found)
+    item = source.items[7]
+    assert item.size > 0
+    [(_, image)] = source.read([item])
+    assert isinstance(image, Image)
+    data = bytearray((own / TRAIN).read_bytes())
+    index = index_of(LocalVolume(own / TRAIN, TRAIN), imagenet.index_train, None)
+    data[int(index.offsets[7]) + item.size // 2] ^= 1
+    (own / TRAIN).write_bytes(data)
+    with pytest.raises(UserError, match=f"{TRAIN}: the bytes of '{item.name}' are not those that"):
+        list(source.read([item]))
+
+
 # --- what is wrong ---------------------------------------------------------------------------
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "absolute_spec",
     "changes_in_words",
     "count_classes",
+    "is_quick",
     "open_source",
     "source_contents",
 ]
@@ -83,6 +84,12 @@ def count_classes(spec: str) -> int:
     """
     scheme, location = _resolve(spec)
     return scheme.count_classes(location)
+
+
+def is_quick(spec: str) -> bool:
+    """Tell whether a source can be listed at once: no archive is gone through, nothing fetched."""
+    name, _, location = spec.partition(":")
+    return name in ("digits", "folder", "idx", "parquet") and "://" not in location
 
 
 def source_contents(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import overload
@@ -17,6 +19,7 @@ from epg.data.sources.fetching import check_length, read_items
 from epg.data.sources.index import Index, ItemTable
 from epg.data.sources.volumes import Volume
 from epg.errors import UserError, printable, shown_names
+from epg.store.reading import PAUSE_SECONDS, READS
 
 #: Finds the samples of an archive, from the beginning of its volume. Raises `UserError`.
 Indexer = Callable[[Cursor], Index]
@@ -133,7 +136,10 @@ class ArchiveSource:
         ]
         of_row = np.concatenate(labels) if labels else np.zeros(0, np.int64)
         held_out = self._held_out(parts, of_row, config, seed)
-        self.items = ItemTable(held_out, of_row, len(classes), _Names(self._indexes, self._ends))
+        names = _Names(self._indexes, self._ends)
+        lengths = [index.lengths for index in self._indexes]
+        sizes = np.concatenate(lengths) if lengths else np.zeros(0, np.int64)
+        self.items = ItemTable(held_out, of_row, len(classes), names, sizes)
 
     def _held_out(
         self,
@@ -164,7 +170,21 @@ class ArchiveSource:
         check_length(length)
         if not length:
             raise BadImageError("empty file")
-        return self._volumes[part].read(int(index.offsets[within]), length)
+        offset, checksum = int(index.offsets[within]), int(index.checksums[within])
+        return _as_seen(self._volumes[part], offset, length, checksum, item.name)
+
+
+def _as_seen(volume: Volume, offset: int, length: int, checksum: int, name: str) -> bytes:
+    """Return an image's bytes, those that went into the archive's digest. Raises `UserError`."""
+    for _ in range(READS):
+        data = volume.read(offset, length)
+        if checksum < 0 or zlib.crc32(data) == checksum:
+            return data
+        time.sleep(PAUSE_SECONDS)
+    raise UserError(
+        f"{volume.place}: the bytes of {name!r} are not those that were there when its digest was "
+        "taken: it was changed or is damaged; give the same command again, or get it again"
+    )
 
 
 def seeded_held_out(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Callable
 
 from epg.data.sources.volumes import Volume
@@ -53,6 +54,19 @@ class Cursor:
             self._block = self._block[length:]
         while self._through and length:
             length -= len(self._pass(length))
+
+    def checksum(self, length: int) -> int:
+        """Move on; return the CRC-32 of what was passed, −1 where it was not read."""
+        length = min(length, self.left)
+        if not self._through:
+            self.skip(length)
+            return -1
+        found = 0
+        while length:
+            piece = self._pass(length)
+            found = zlib.crc32(piece, found)
+            length -= len(piece)
+        return found
 
     def sha256(self) -> str:
         """Go to the end and return the digest of the whole file. Raises `UserError`."""

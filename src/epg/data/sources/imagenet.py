@@ -144,7 +144,8 @@ def index_train(cursor: Cursor) -> Index:
                 writer.ignored["image whose name is there twice in its class"] += 1
                 continue
             seen.add(name)
-            writer.add(f"{synset}/{name}", synset, member.offset, member.length)
+            checksum = cursor.checksum(member.length)
+            writer.add(f"{synset}/{name}", synset, member.offset, member.length, checksum)
         if not seen:
             raise UserError(f"{cursor.volume.place}: {synset}.tar has no images: get it again")
     return writer.index()
@@ -167,7 +168,9 @@ def index_val(cursor: Cursor) -> Index:
         if number in seen:
             raise UserError(f"{cursor.volume.place}: {member.name} is in it twice: get it again")
         seen.add(number)
-        writer.add(f"val/{match[0].rpartition('/')[2]}", str(number), member.offset, member.length)
+        name = f"val/{match[0].rpartition('/')[2]}"
+        checksum = cursor.checksum(member.length)
+        writer.add(name, str(number), member.offset, member.length, checksum)
     return writer.index()
 
 

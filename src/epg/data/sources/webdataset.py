@@ -94,11 +94,12 @@ def _look(location: str, known: Contents | None) -> _Found:
 class _Group:
     """What was seen of one key: its image, its label, or both."""
 
-    __slots__ = ("image", "label")
+    __slots__ = ("checksum", "image", "label")
 
     def __init__(self) -> None:
         self.image: Member | None = None
         self.label: str | None = None
+        self.checksum = -1
 
 
 def index_tar(cursor: Cursor) -> Index:
@@ -122,7 +123,7 @@ def index_tar(cursor: Cursor) -> Index:
                     f"{cursor.volume.place}: {match[1]!r} has two images, "
                     f"{group.image.name!r} and {member.name!r}: a key is one sample"
                 )
-            group.image = member
+            group.image, group.checksum = member, cursor.checksum(member.length)
         else:
             label = _label(cursor, member, kind)
             if group.label is None or kind == "cls":
@@ -133,7 +134,8 @@ def index_tar(cursor: Cursor) -> Index:
         elif group.label is None:
             ignored["image without a label"] += 1
         else:
-            writer.add(group.image.name, group.label, group.image.offset, group.image.length)
+            name, offset, length = group.image
+            writer.add(name, group.label, offset, length, group.checksum)
     return writer.index()
 
 
