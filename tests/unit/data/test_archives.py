@@ -344,6 +344,15 @@ def test_mnist_files(tmp_path, settings, packed):
     assert count_classes(f"idx:{tmp_path}") == 3
 
 
+def test_packed_files_may_lie_beside_the_unpacked_ones(tmp_path, settings):
+    write_mnist(tmp_path / "MNIST" / "raw")
+    alone = open_source(f"idx:{tmp_path}", settings(num_classes=3), 0)
+    write_mnist(tmp_path / "MNIST" / "raw", packed=True)
+    assert list(open_source(f"idx:{tmp_path}", settings(num_classes=3), 0).items) == list(
+        alone.items
+    )
+
+
 def test_one_idx_set_is_split_by_the_seed(tmp_path, settings):
     write_mnist(tmp_path)
     for path in tmp_path.glob("t10k*"):

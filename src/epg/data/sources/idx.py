@@ -90,10 +90,11 @@ def _look(location: str) -> _Found:
             names = read_names(volume)
             continue
         pair = pairs.setdefault(match["set"], {})
-        if match["kind"] in pair:
-            raise UserError(
-                f"{spec}: {pair[match['kind']].name} and {volume.name} are the same set: keep one"
-            )
+        there = pair.get(match["kind"])
+        if there is not None and volume.name == f"{there.name}.gz":
+            continue  # torchvision leaves the packed file beside the unpacked one
+        if there is not None:
+            raise UserError(f"{spec}: {there.name} and {volume.name} are the same set: keep one")
         pair[match["kind"]] = volume
     alone = [v.name for pair in pairs.values() if len(pair) < 2 for v in pair.values()]
     if alone:
