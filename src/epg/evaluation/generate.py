@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from epg.diffusion.denoisers import denoise_consistently, denoise_directly
 from epg.diffusion.samplers import CountingDenoiser, Denoiser, Watcher, consistency, heun
 from epg.diffusion.seeds import generator_for
 from epg.errors import UserError
+from epg.machine import available_cores
 from epg.model.device import prepare_device
 from epg.model.files import LoadedGenerator
 from epg.model.precision import Precision
@@ -234,11 +236,15 @@ def _noise(
     """Standard normal noise [N, C, H, W], one seed per sample, drawn on the CPU everywhere."""
     data = loaded.recipe["data"]
     shape = (data["channels"], data["image_size"], data["image_size"])
-    drawn = [
-        torch.randn(shape, generator=generator_for(seed, "sample", first + i, step))
-        for i in range(count)
-    ]
-    return torch.stack(drawn).to(device)
+    drawn = torch.empty((count, *shape), pin_memory=device.type == "cuda")
+
+    @torch.inference_mode()  # as `_sample`, also in another thread
+    def draw(i: int) -> None:
+        torch.randn(shape, generator=generator_for(seed, "sample", first + i, step), out=drawn[i])
+
+    with ThreadPoolExecutor(available_cores()) as pool:  # a one-step model waits for nothing else
+        list(pool.map(draw, range(count)))
+    return drawn.to(device, non_blocking=True)
 
 
 def _to_pixels(loaded: LoadedGenerator, images: Tensor) -> np.ndarray:

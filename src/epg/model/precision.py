@@ -39,8 +39,9 @@ class Precision:
 
     def __init__(self, wanted: Numbers, objective: str, device: torch.device) -> None:
         """Choose the type: as asked, else by device and objective."""
-        automatic = _AUTOMATIC[objective] if device.type == "cuda" else "float32"
-        self.name = automatic if wanted == "auto" else wanted
+        self.name: str = wanted
+        if wanted == "auto":
+            self.name = _AUTOMATIC[objective] if device.type == "cuda" else "float32"
         self.compiles = _wants_compiling(device)
         self._device = device
         self.scaler = torch.amp.GradScaler(

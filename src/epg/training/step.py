@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from epg.config.training import OptimizerConfig
+from epg.config.training import OptimizerConfig, PretrainConfig
 from epg.errors import UserError
 from epg.model.precision import Precision
 from epg.training.checkpoints import optimizer_tensors
@@ -59,8 +59,15 @@ class Stepper:
         """Make a step; return its row where reading it costs nothing.
 
         Raises:
-            UserError: on a CPU, loss or gradient is not finite; no weight was changed.
+            UserError: on a CPU, loss or gradient is not finite; no weight was changed. There is
+                not enough memory.
         """
+        try:
+            return self._step(images, labels, step)
+        except torch.OutOfMemoryError as error:
+            raise self._too_large(images) from error
+
+    def _step(self, images: Tensor, labels: Tensor, step: int) -> dict[str, Any] | None:
         self._learning_rate = learning_rate_at(step, self._config)
         for group in self._optimizer.param_groups:
             group["lr"] = self._learning_rate * group[_FACTOR]
@@ -159,6 +166,25 @@ class Stepper:
             optimizer.grad_scale = None
             optimizer.found_inf = (self._wrong[0] != _NEVER).float()
         self._optimizer.step()
+
+    def _too_large(self, images: Tensor) -> UserError:
+        """Say what did not fit, and what would."""
+        config, size = self._config, self._world.size
+        held = ""
+        if images.is_cuda:
+            peak, total = torch.cuda.max_memory_allocated(), torch.cuda.mem_get_info()[1]
+            held = f" ({peak / 2**30:.1f} GiB at its peak, of {total / 2**30:.1f})"
+        ways = [f"batch_size={config.batch_size // 2}", "more processes"]
+        if not isinstance(config, PretrainConfig):
+            ways.insert(0, f"gradient_accumulation={2 * config.gradient_accumulation}")
+        if not config.activation_checkpointing:
+            ways.insert(0, "activation_checkpointing=true")
+        return UserError(
+            f"the memory of {images.device} is too small for {len(images)} images of "
+            f"{images.shape[1]}x{images.shape[2]} in one process of {size}{held}, of which each "
+            f"step takes {config.batch_size}: set one of {', '.join(ways)}; the last checkpoint is "
+            "kept"
+        )
 
     def _not_finite(self, step: int, here: int, values: dict[str, float]) -> UserError:
         firsts = self._world.gather(torch.tensor([here], device=self._world.device)).tolist()

@@ -155,3 +155,29 @@ def test_batch_norm_sees_all_processes_as_torch_s_sees_one() -> None:
     summed = torch.stack([n.weight.grad for n in norms if n.weight.grad is not None]).sum(0)
     torch.testing.assert_close(summed, whole.weight.grad)
     torch.testing.assert_close(norms[0].eval()(rows), whole.eval()(rows))
+
+
+# --- Not enough memory -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("objective", "ways"),
+    [
+        ("pretrain", "activation_checkpointing=true, batch_size=16, more processes"),
+        ("denoising", "activation_checkpointing=true, gradient_accumulation=2, batch_size=16"),
+    ],
+)
+def test_what_does_not_fit_is_told_with_what_would(objective: str, ways: str) -> None:
+    recipe = load_recipe("smoke")
+    trained: Any = Pretraining(recipe, CPU)
+    if objective == "denoising":
+        trained = Denoising(recipe, trained.encoder.state_dict(), CPU)
+
+    def too_much(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    trained.losses = too_much
+    section: OptimizerConfig = getattr(recipe, objective)
+    stepper = Stepper(trained, section, World.single(), Precision.full())
+    with pytest.raises(UserError, match=rf"too small for 32 images of 8x8 .*set one of {ways}"):
+        stepper.step(IMAGES, LABELS, 0)
