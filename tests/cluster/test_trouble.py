@@ -55,7 +55,9 @@ def test_runs_of_one_name_do_not_mix(site: Site, store: Store, applied: list[str
     first = site.submit("shared", **common, overrides=one)
     site.training(first, store, "shared")
     recipe = store.get_bytes("shared/recipe.yaml")
-    figures = store.get_bytes("shared/stages/count-gflops.json")
+    counted = "shared/stages/count-gflops.json"
+    wait_for(lambda: list(store.list(counted)), "the figures beside it", 300)
+    figures = store.get_bytes(counted)
 
     other = site.submit("shared", **common, overrides=another)
     same = site.submit("shared", **common, overrides=one)
@@ -72,7 +74,7 @@ def test_runs_of_one_name_do_not_mix(site: Site, store: Store, applied: list[str
 
     assert site.end_of(first) == "SUCCEEDED"
     assert store.get_bytes("shared/recipe.yaml") == recipe
-    assert store.get_bytes("shared/stages/count-gflops.json") == figures
+    assert store.get_bytes(counted) == figures
     page = store.get_bytes("shared/report/report.html").decode()
     assert "another recipe" not in page
     assert "is in use by" not in page
@@ -80,10 +82,10 @@ def test_runs_of_one_name_do_not_mix(site: Site, store: Store, applied: list[str
 
     # Retry, as the button of the UI: no report follows, so nothing may be claimed.
     site.api.call("POST", f"runs/{other}:retry", {})
-    site.training(other, store, "shared")
+    words = "has results of 'pretrain' made with other settings (model.depth: 2 -> 3)"
+    wait_for(lambda: words in site.told(other), "the retried run to meet the other's results", 300)
+    assert site.end_of(other, 300) == "FAILED"
     assert not list(store.list("shared/claim.json"))
-    site.terminate(other)
-    site.end_of(other, 300)
 
 
 def test_a_cache_whose_objects_are_gone_is_told(site: Site, store: Store, applied: list[str]):
