@@ -7,6 +7,7 @@ import io
 import json
 import os
 import struct
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from epg.data.sources import (
     absolute_spec,
     changes_in_words,
     count_classes,
+    fetching,
     open_source,
     parquet_file,
     source_contents,
@@ -103,6 +105,29 @@ def coloured(split: str, labels, first=0) -> set[tuple[str, int, tuple[int, ...]
 
 LABELS = [0, 2, 1, 1, 0, 2, 2, 0, 1]
 LATER = [1, 0, 2]
+
+
+def test_an_object_store_is_asked_for_many_images_at_once(tmp_path, wanted, monkeypatch):
+    """Four threads must meet before any is answered, though one decodes."""
+    write_tar(tmp_path / "x.tar", [n % 3 for n in range(40)])
+    monkeypatch.setattr(fetching, "available_cores", lambda: 1)
+    source: Any = open_source(f"webdataset:{tmp_path}", wanted)
+    meeting, read = threading.Barrier(4), volumes.LocalVolume.read
+
+    def together(self, offset: int, length: int) -> bytes:
+        meeting.wait(timeout=60)
+        return read(self, offset, length)
+
+    near = images_of(source)
+    monkeypatch.setattr(volumes.LocalVolume, "read", together)
+    monkeypatch.setattr(volumes.LocalVolume, "far", True)
+    assert images_of(source) == near
+    reading = source.read(source.items)
+    monkeypatch.undo()
+    next(reading)
+    threads = threading.active_count()
+    reading.close()
+    assert threading.active_count() < threads
 
 
 def write_split_set(kind: str, folder: Path) -> None:

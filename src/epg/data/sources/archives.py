@@ -158,7 +158,8 @@ class ArchiveSource:
 
     def read(self, items: Iterable[Item]) -> Reading:
         """Yield images, each uint8 [H, W, C]."""
-        return read_items(items, self._fetch, self._config)
+        far = any(volume.far for volume in self._volumes)
+        return read_items(items, self._fetch, self._config, far)
 
     def _fetch(self, item: Item) -> bytes:
         """Return the bytes of an item's file. Raises `BadImageError`, or `UserError`."""

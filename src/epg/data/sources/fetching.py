@@ -5,6 +5,7 @@ A source says only where an item's bytes are; what is made of them is settled he
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +26,7 @@ Fetch = Callable[[Item], bytes | NDArray[np.uint8]]
 #: Bytes of one image's file; a longer one is refused before it is read.
 MOST_FILE_BYTES = 200 * 1024 * 1024
 _MAX_THREADS = 32
+_FETCHERS = 16  # requests at a time to an object store
 
 
 def read_file(path: Path) -> bytes:
@@ -44,26 +46,42 @@ def check_length(size: int) -> None:
         raise BadImageError("file too large", f"{size} bytes, at most {MOST_FILE_BYTES}")
 
 
-def read_items(items: Iterable[Item], fetch: Fetch, config: ImageSettings) -> Reading:
-    """Yield the items in their order, each with its encoded image, or what is wrong."""
+def read_items(
+    items: Iterable[Item], fetch: Fetch, config: ImageSettings, far: bool = False
+) -> Reading:
+    """Yield the items in their order, each with its encoded image, or what is wrong.
+
+    Args:
+        items: what is wanted.
+        fetch: returns an item's bytes.
+        config: the recipe's `data`.
+        far: fetching waits for a network more than it works: it has threads of its own, ahead of
+            those that decode.
+    """
     # Imported here: a look at a finished stage needs no Pillow.
     from epg.data.sources.budget import MOST_MEMORY
     from epg.data.sources.decode import decoder_warnings, load_image
 
-    def load(item: Item) -> Image | BadImageError:
+    def load(item: Item, data: Future[bytes | NDArray[np.uint8]] | None) -> Image | BadImageError:
         try:
-            return encode_image(load_image(fetch(item), config), config)
+            content = fetch(item) if data is None else data.result()
+            return encode_image(load_image(content, config), config)
         except BadImageError as bad:
             return bad
 
-    most = memory_limit() // 2 // MOST_MEMORY
-    threads = max(1, min(available_cores(), _MAX_THREADS, most))
+    half = memory_limit() // 2
+    threads = max(1, min(available_cores(), _MAX_THREADS, half // MOST_MEMORY))
+    fetchers = max(1, min(_FETCHERS, half // MOST_FILE_BYTES)) if far else 0
     waiting: deque[tuple[Item, Future[Image | BadImageError]]] = deque()
-    with decoder_warnings(), ThreadPoolExecutor(threads, "decode") as pool:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(decoder_warnings())
+        pool = stack.enter_context(ThreadPoolExecutor(threads, "decode"))
+        requests = stack.enter_context(ThreadPoolExecutor(fetchers, "fetch")) if far else None
         try:
             for item in items:
-                waiting.append((item, pool.submit(load, item)))
-                if len(waiting) >= 4 * threads:  # bounds the memory of decoded images
+                data = requests.submit(fetch, item) if requests is not None else None
+                waiting.append((item, pool.submit(load, item, data)))
+                if len(waiting) >= 4 * threads + fetchers:  # bounds the memory of images
                     first, future = waiting.popleft()
                     yield first, future.result()
             while waiting:
