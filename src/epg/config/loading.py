@@ -79,6 +79,21 @@ def passable_recipe(recipe: Recipe) -> str:
     return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
 
 
+def travels(overrides: Mapping[str, Any]) -> bool:
+    """Tell whether settings come to a step as they are.
+
+    Through JSON, past templates, and past Kubeflow, whose local runner takes no null.
+    """
+    text = json.dumps(overrides)
+    return "{{" not in text and json.loads(text) == overrides and not _has_null(overrides)
+
+
+def _has_null(value: object) -> bool:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return value is None or (isinstance(value, list) and any(map(_has_null, value)))
+
+
 def parse_overrides(settings: list[str]) -> dict[str, Any]:
     """Read `--set a.b=c` settings; values are YAML (`2e-4`, `true`, `[0.1, 2]`, `null`)."""
     overrides: dict[str, Any] = {}

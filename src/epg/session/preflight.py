@@ -68,7 +68,13 @@ def make_plan(request: RunRequest) -> RunPlan:
     Raises:
         UserError: recipe, setting, name, store, data or weights are not usable.
     """
-    from epg.config.loading import available_recipes, load_recipe, parse_overrides, passable_recipe
+    from epg.config.loading import (
+        available_recipes,
+        load_recipe,
+        parse_overrides,
+        passable_recipe,
+        travels,
+    )
     from epg.stages.gate import check_bounds
 
     if not request.objectives:
@@ -79,7 +85,7 @@ def make_plan(request: RunRequest) -> RunPlan:
     overrides.update(_data_overrides(request, overrides))
     recipe = load_recipe(request.recipe, overrides)
     check_bounds(recipe)
-    packaged = request.recipe in available_recipes() and _travels(overrides)
+    packaged = request.recipe in available_recipes() and travels(overrides)
     name = request.run_name if request.run_name is not None else recipe.name
     check_run_name(name)
     output = Path(request.output).expanduser().absolute()
@@ -103,12 +109,6 @@ def make_plan(request: RunRequest) -> RunPlan:
         environment=_environment(request, run),
         stages=stages_of(request.objectives),
     )
-
-
-def _travels(overrides: dict[str, Any]) -> bool:
-    """Tell whether settings come to a step as they are: through JSON, and past templates."""
-    text = json.dumps(overrides)
-    return "{{" not in text and json.loads(text) == overrides
 
 
 def _check_arguments(arguments: dict[str, Any]) -> None:

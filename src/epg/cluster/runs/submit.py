@@ -104,7 +104,7 @@ def _check_recipe(
     known = pipeline.parameters
     if "recipe" not in known or known["recipe"].type != "STRING":
         return
-    from epg.config.loading import load_recipe, passable_recipe
+    from epg.config.loading import load_recipe, passable_recipe, travels
 
     overrides = arguments.get("overrides") or getattr(known.get("overrides"), "default", None) or {}
     recipe = arguments.get("recipe", known["recipe"].default)
@@ -122,7 +122,7 @@ def _check_recipe(
     loaded = load_recipe(where, overrides)
     if "recipe" in arguments and "run_name" in known:
         arguments.setdefault("run_name", loaded.name)
-    if "{{" in json.dumps([recipe, overrides]):
+    if "{{" in recipe or not travels(overrides):
         arguments["recipe"] = passable_recipe(loaded)
         arguments["overrides"] = {}
 
