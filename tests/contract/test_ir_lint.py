@@ -18,8 +18,8 @@ RULES = {rule.__name__: rule for rule in lint.RULES}
 FULL = PipelineDocument.parse((ROOT / "pipelines" / "epg_full.yaml").read_text())
 
 
-def test_both_pipelines_are_there():
-    assert [path.stem for path in PIPELINES] == ["epg_evaluate", "epg_full"]
+def test_all_pipelines_are_there():
+    assert [path.stem for path in PIPELINES] == ["epg_evaluate", "epg_full", "epg_shard"]
 
 
 @pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.stem)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import io
+import math
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -156,7 +157,7 @@ def decode_pixels(content: memoryview, shape: tuple[int, int, int]) -> NDArray[n
     offset = len(expected)
     if content[:offset] != expected:
         raise ShardError(f"no array uint8 {shape} as epg writes it")
-    count = int(np.prod(shape))
+    count = math.prod(shape)
     if len(content) != offset + count:
         raise ShardError(f"{len(content) - offset} bytes of pixels, expected {count}")
     return np.frombuffer(content, np.uint8, count, offset).reshape(shape)

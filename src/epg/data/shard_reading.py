@@ -81,7 +81,7 @@ class SplitShards:
         )
         self.shape = (manifest.image_size, manifest.image_size, manifest.channels)
         self.sample_bytes = int(np.prod(self.shape))
-        self._header = len(npy_header(self.shape))
+        self._header = npy_header(self.shape)
         self._indices: dict[int, ShardIndex] = {}
         self._locks = [threading.Lock() for _ in self.infos]
 
@@ -107,7 +107,7 @@ class SplitShards:
         for run, span in zip(runs, spans, strict=True):
             if raw:  # the pixels stay where they were read to
                 offsets = self._read_run(run, target[at : at + span])
-                starts[done : done + run.rows] = at + offsets + self._header
+                starts[done : done + run.rows] = at + offsets + len(self._header)
                 at += span
             else:
                 scratch = buffers.take(span)
@@ -153,30 +153,38 @@ class SplitShards:
 
     def _first_wrong(self, run: Run, view: memoryview, begins: NDArray[np.int64]) -> str | None:
         """Return what is wrong with the first image that is not as it was written."""
-        index = self.index(run.shard)
-        lengths = index.lengths[run.first : run.first + run.rows].tolist()
-        sums = index.checksums[run.first : run.first + run.rows].tolist()
-        for row, (begin, length, expected) in enumerate(
-            zip(begins.tolist(), lengths, sums, strict=True)
+        index, rows = self.index(run.shard), slice(run.first, run.first + run.rows)
+        lengths, sums = index.lengths[rows].tolist(), index.checksums[rows].tolist()
+        raw = self._manifest.encoding == "raw"
+        for row, begin, length, expected in zip(
+            range(run.rows), begins.tolist(), lengths, sums, strict=True
         ):
-            name = f"sample {index.name(run.first + row)}"
             content = view[begin : begin + length]
+            if zlib.crc32(content) == expected and len(content) == length:
+                if raw and not self._is_raw(content):
+                    raise self._odd_image(run, row, content)
+                continue
+            name = f"sample {index.name(run.first + row)}"
             if len(content) < length:
                 size = self.infos[run.shard].size
                 return f"ended within {name}, the manifest says {size} bytes"
             found = zlib.crc32(content)
-            if found != expected:
-                return f"other bytes at {name}: CRC-32 {found:08x}, its index says {expected:08x}"
-            if self._manifest.encoding == "raw":
-                self._check_raw(run.shard, name, content)
+            return f"other bytes at {name}: CRC-32 {found:08x}, its index says {expected:08x}"
         return None
 
-    def _check_raw(self, number: int, name: str, content: memoryview) -> None:
-        """Refuse what is written as it was meant to be, but is no image of ours."""
+    def _is_raw(self, content: memoryview) -> bool:
+        length = len(self._header) + self.sample_bytes
+        return len(content) == length and content[: len(self._header)] == self._header
+
+    def _odd_image(self, run: Run, row: int, content: memoryview) -> UserError:
+        """Say what is wrong with an image that is as it was written, but none of ours."""
+        name = self.index(run.shard).name(run.first + row)
         try:
             decode_image(content, name.rpartition(".")[2], self._format)
-        except ShardError as error:
-            raise self._unusable(number, f"at {name}: {error}") from None
+            error = f"a .{name.rpartition('.')[2]}, no .npy"
+        except ShardError as refused:
+            error = str(refused)
+        return self._unusable(run.shard, f"at sample {name}: {error}")
 
     def _decode_run(
         self,

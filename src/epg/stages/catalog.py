@@ -39,6 +39,8 @@ _ALL = (
     *(stage for objective in OBJECTIVES for stage in _branch(objective)),
     Stage("report", "report", "", "deciding", ()),
 )
+#: A part of `shard`, for several pods: it leaves no record and is no stage of a run by itself.
+SHARD_PART = Stage("shard-part", "shard-part", "", "preparing", ())
 #: Every stage by its name, in an order in which they may run.
 STAGES: dict[str, Stage] = {stage.name: stage for stage in _ALL}
 _BRANCHED = frozenset(stage.step for stage in _ALL if stage.objective)
@@ -61,7 +63,7 @@ def kind_of(name: str) -> Kind:
     Raises:
         KeyError: there is no such stage.
     """
-    kinds = {stage.step: stage.kind for stage in STAGES.values()}
+    kinds = {stage.step: stage.kind for stage in (*STAGES.values(), SHARD_PART)}
     return STAGES[name].kind if name in STAGES else kinds[name]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any
 
 from epg.config.recipe import Recipe
@@ -47,6 +49,17 @@ def shard_config(recipe: Recipe) -> dict[str, Any]:
     for key in ("mean", "std", "horizontal_flip"):
         config["data"].pop(key)
     return config
+
+
+def shards_folder(recipe: Recipe, source_digest: str) -> str:
+    """Return where shards lie: a folder for all that their bytes depend on.
+
+    How many bad images are allowed does not change them.
+    """
+    config = shard_config(recipe)
+    data = {key: value for key, value in config["data"].items() if key != "max_bad_fraction"}
+    text = json.dumps({**config, "data": data, "source": source_digest}, sort_keys=True)
+    return f"shards/{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def training_config(recipe: Recipe, stage: str) -> dict[str, Any]:

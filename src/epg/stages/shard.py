@@ -6,8 +6,6 @@ source's contents, so changed data never mix with what was there.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any
 
 from epg.data.manifest import Manifest
@@ -27,7 +25,7 @@ from epg.stages.changes import (
     present_contents,
 )
 from epg.stages.inputs import manifest_bytes
-from epg.stages.settings import shard_config
+from epg.stages.settings import shard_config, shards_folder
 from epg.store import ObjectNotFound
 from epg.telemetry.progress import StageReporter
 
@@ -63,7 +61,7 @@ def shard(run: Run, begin_at: str = "") -> StageRecord:
     except SourceNotFound as error:
         return _sharded_elsewhere(run, config, error)
     inputs = {"source": contents.digest}
-    prefix = f"shards/{_fingerprint(config, inputs)}"
+    prefix = shards_folder(run.recipe, contents.digest)
     changed = changes_since_sharding(run, noted, contents)
     if changed:
         StageReporter(STAGE.name).message(f"the shards are made anew: {'; '.join(changed)}")
@@ -155,13 +153,6 @@ def _sharded_elsewhere(run: Run, config: dict[str, Any], missing: UserError) -> 
 def _folder(source: str) -> str:
     """Return the last name of a source's path: what stands before it may be another machine's."""
     return printable(source.rstrip("/").rpartition("/")[2].rpartition(":")[2])
-
-
-def _fingerprint(config: dict[str, Any], inputs: dict[str, str]) -> str:
-    """Digest of what the shards' bytes depend on; how many bad images are allowed does not."""
-    data = {key: value for key, value in config["data"].items() if key != "max_bad_fraction"}
-    text = json.dumps({**config, "data": data, **inputs}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _forget_incomplete(run: Run) -> None:

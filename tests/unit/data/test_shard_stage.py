@@ -21,6 +21,7 @@ from epg.stages.changes import explain_inputs
 from epg.stages.inputs import stored_manifest
 from epg.stages.settings import check_unchanged, reference_config, shard_config, training_config
 from epg.stages.shard import shard, shard_component
+from epg.stages.shard_part import shard_part
 from epg.store.lease import InUse, Lease
 from epg.store.local import LocalStore
 from tests.toys.handed import artifact
@@ -257,3 +258,32 @@ def test_nothing_is_thrown_away_under_a_stage_at_work(tmp_path):
         shard(run, begin_at="pretrain")
     assert run.store.get_bytes("pretrain/result") == b"1"
     assert [info.key for info in run.store.list("leases/")] == []
+
+
+@pytest.mark.parametrize("parts", [["1/2", "2/2"], ["2/3"], []])
+def test_parts_are_gathered_whatever_there_is_of_them(tmp_path, parts):
+    run, alone = open_run(tmp_path / "parts"), open_run(tmp_path / "alone")
+    written = [shard_part(run, part).metrics["images"] for part in parts]
+    assert load_record(run, "shard") is None
+    if len(parts) == 2:
+        assert sum(written) == 1797
+    together, by_itself = shard(run), shard(alone)
+    assert together.outputs == by_itself.outputs
+    assert together.metrics == by_itself.metrics
+
+
+def test_a_part_is_done_once_and_by_one(tmp_path):
+    run = open_run(tmp_path)
+    shard_part(run, "1/2")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.tar")}
+    assert before
+    shard_part(run, "1/2")
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.tar")} == before
+    with Lease(run.store, "leases/shard-part-1-of-2", "a test"), pytest.raises(InUse, match="part"):
+        shard_part(run, "1/2")
+
+
+@pytest.mark.parametrize("part", ["0/2", "3/2", "1", "1/", "-1/2", "1/2/3", "a/b", "1/9999"])
+def test_parts_that_are_none_are_refused(tmp_path, part):
+    with pytest.raises(UserError, match="write I/N, the I-th of N parts"):
+        shard_part(open_run(tmp_path), part)

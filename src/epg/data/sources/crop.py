@@ -5,9 +5,8 @@ Pillow, as the published statistics were made; `fast` with PyTorch's bicubic fil
 quarter of the time. Fewer than 1 in 100 bytes differ, by at most 3 of 255
 (`tests/parity/test_crop.py`).
 
-Two shortcuts are not taken. Pillow's `resize(box=...)`, which would spare what is cut away, places
-its filter by rounded fractions, and differs by up to 8 of 255. torchvision's `decode_jpeg` equals
-Pillow's decoder to the bit in 93 % of the time, and its makers have announced its removal.
+Pillow's `resize(box=...)`, which would spare what is cut away, is no part of the exact mode: it
+places its filter by rounded fractions, and differs by up to 8 of 255.
 """
 
 from __future__ import annotations
