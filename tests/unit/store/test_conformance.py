@@ -316,5 +316,6 @@ def test_a_part_of_an_object_fills_a_buffer(store: Store) -> None:
     assert bytes(target) == bytes(range(3, 9))
     assert store.read_into("ten", 8, memoryview(target)) == 2
     assert target[:2] == bytes([8, 9])
+    assert store.read_into("ten", 30, memoryview(target)) == 0
     with pytest.raises(ObjectNotFound):
         store.read_into("none", 0, memoryview(target))

@@ -8,6 +8,7 @@ by the callers, who know what an object should be.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -19,6 +20,7 @@ from minio import Minio
 from minio.error import S3Error, ServerError
 from urllib3 import BaseHTTPResponse
 
+from epg.errors import UserError
 from epg.store.base import ObjectExists, ObjectInfo, ObjectNotFound
 from epg.store.files import explained, write_atomically, write_pieces
 from epg.store.keys import check_key, check_prefix, join
@@ -126,14 +128,16 @@ class S3Store:
 
     def get_range(self, key: str, offset: int, length: int) -> bytes:
         """Read a part; shorter where the object ends. Raises `ObjectNotFound`."""
-        return b"".join(self._pieces(key, offset, length)) if length else b""
+        target = bytearray(length)
+        return bytes(target[: self.read_into(key, offset, memoryview(target))])
 
     def read_into(self, key: str, offset: int, target: memoryview) -> int:
         """Fill `target` from `offset` on; return how many bytes there were."""
         filled = 0
-        for piece in self._pieces(key, offset, len(target)) if target else ():
-            target[filled : filled + len(piece)] = piece
-            filled += len(piece)
+        with contextlib.suppress(_BeyondEndError):
+            for piece in self._pieces(key, offset, len(target)) if target else ():
+                target[filled : filled + len(piece)] = piece
+                filled += len(piece)
         return filled
 
     def get_file(self, key: str, path: Path) -> None:
@@ -258,6 +262,8 @@ class S3Store:
                 bucket, name, offset=position, length=length, request_headers=headers
             )
         except FAILURES as error:
+            if code_of(error) == "InvalidRange":
+                raise _BeyondEndError(f"{self.uri}/{key} ends before byte {position}") from error
             if code_of(error) == "NoSuchKey":
                 self._connection.bucket_seen = True
                 raise ObjectNotFound(f"no object {key} in {self.uri}") from error
@@ -299,6 +305,10 @@ class S3Store:
             finally:
                 response.close()
                 response.release_conn()
+
+
+class _BeyondEndError(UserError):
+    """An object ends before the byte that was asked for."""
 
 
 def _of_s3(error: Exception) -> bool:
