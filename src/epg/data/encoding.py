@@ -10,16 +10,13 @@
 
 from __future__ import annotations
 
-import functools
 import io
-import sys
-import warnings
-from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from epg.data.jpeg import torchvision_decoder
 from epg.data.settings import EncodingSettings
 from epg.data.shard_format import ShardError, decode_pixels, encode_pixels
 
@@ -98,7 +95,7 @@ def _decode_crop(data: bytes, extension: str) -> NDArray[np.uint8]:
         with Pillow.open(io.BytesIO(data), formats=("PNG" if extension == "png" else "JPEG",)) as p:
             if p.mode not in ("L", "RGB") or p.width * p.height > 2**26:
                 raise ShardError(f"an image of mode {p.mode}, {p.width}×{p.height}")
-            if extension == "jpg" and (decode := _torchvision_jpeg()) is not None:
+            if extension == "jpg" and (decode := torchvision_decoder()) is not None:
                 return decode(data)
             pixels = np.asarray(p, np.uint8)
             return pixels[..., None] if pixels.ndim == 2 else pixels
@@ -106,33 +103,6 @@ def _decode_crop(data: bytes, extension: str) -> NDArray[np.uint8]:
         raise
     except Exception as error:  # a decoder may raise anything
         raise ShardError(f"an image that cannot be decoded ({error})") from None
-
-
-def _torchvision_jpeg() -> Callable[[bytes], NDArray[np.uint8]] | None:
-    """Return a decoder that equals Pillow's to the bit and takes two thirds of its time.
-
-    None where PyTorch is not loaded, which this is not worth, or where torchvision has no such
-    function any more: its makers have announced its removal.
-    """
-    return _of_torchvision() if "torch" in sys.modules else None
-
-
-@functools.cache
-def _of_torchvision() -> Callable[[bytes], NDArray[np.uint8]] | None:
-    try:
-        import torch
-        from torchvision.io import decode_jpeg
-    except Exception:
-        return None
-    notice = "The image decoding and encoding capabilities of TorchVision"
-    warnings.filterwarnings("ignore", notice, DeprecationWarning)
-
-    def decode(data: bytes) -> NDArray[np.uint8]:
-        source = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        pixels: NDArray[np.uint8] = decode_jpeg(source).permute(1, 2, 0).numpy()
-        return pixels
-
-    return decode
 
 
 def _decode_file(data: bytes, stored: StoredFormat) -> NDArray[np.uint8]:

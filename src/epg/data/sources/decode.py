@@ -17,16 +17,23 @@ import io
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from epg.data.jpeg import torchvision_decoder
 from epg.data.settings import CropSettings
 from epg.data.sources import base, crop
 from epg.data.sources.base import BadImageError
 from epg.data.sources.budget import check_webp, fit_into_memory
+
+T = TypeVar("T")
+#: (opened image, its file, whether it is decoded at full size) -> pixels and rules applied.
+Load = Callable[[Image.Image, bytes, bool], tuple[T, list[str]]]
+#: Pixels uint8 [size, size, C], the whole image's shorter side, rules applied.
+Cut = tuple[NDArray[np.uint8], int, tuple[str, ...]]
 
 _FORMATS = ("JPEG", "PNG", "WEBP")
 COLOURS_TO_GREY = "colours to grey"
@@ -86,18 +93,38 @@ def load_image(data: bytes | NDArray[np.uint8], settings: CropSettings) -> base.
         BadImageError: it cannot be used.
     """
     size, channels = settings.image_size, settings.channels
-    whole, rules = decode_bytes(data) if isinstance(data, bytes) else (Image.fromarray(data), ())
-    cut = crop.fast_crop if settings.crop == "fast" else crop.centre_crop
-    image, more = to_channels(cut(whole, size), channels)
-    pixels = np.asarray(image, np.uint8).reshape(size, size, channels)
-    found = base.Image(pixels, (*rules, *more), shorter_side=min(whole.size))
+    cut = _fast_cut if settings.crop == "fast" else _exact_cut
+    pixels, shorter_side, rules = cut(data, size)
+    if pixels.shape[2] != channels:
+        image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+        image, more = to_channels(image, channels)
+        pixels, rules = _with_channels(np.asarray(image, np.uint8)), (*rules, *more)
+    found = base.Image(pixels, rules, shorter_side=shorter_side)
     if settings.encoding == "passthrough" and isinstance(data, bytes):
         return found._replace(content=data, extension=_extension(data))
     return found
 
 
+def _exact_cut(data: bytes | NDArray[np.uint8], size: int) -> Cut:
+    whole, rules = decode_bytes(data) if isinstance(data, bytes) else (Image.fromarray(data), ())
+    cut = crop.centre_crop(whole, size)
+    return _with_channels(np.asarray(cut, np.uint8)), min(whole.size), rules
+
+
+def _fast_cut(data: bytes | NDArray[np.uint8], size: int) -> Cut:
+    crop.require_torch()
+    array, rules = _decoded(data, _array) if isinstance(data, bytes) else (data, ())
+    array = _with_channels(array)
+    return crop.fast_crop(array, size), min(array.shape[:2]), rules
+
+
 def decode_bytes(data: bytes) -> tuple[Image.Image, tuple[str, ...]]:
     """Return an image in mode L or RGB and the rules that were applied. Raises `BadImageError`."""
+    return _decoded(data, _image)
+
+
+def _decoded(data: bytes, load: Load[T]) -> tuple[T, tuple[str, ...]]:
+    """Open an image and have it loaded, within bounds; any fault of it is a `BadImageError`."""
     if not data:
         raise BadImageError("empty file")
     _exif_warnings.count = 0
@@ -105,14 +132,10 @@ def decode_bytes(data: bytes) -> tuple[Image.Image, tuple[str, ...]]:
         check_webp(data)  # Pillow makes room for all its pixels when it opens one
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             _check_shape(*image.size)
-            rules = _properties(image, data) + fit_into_memory(image)
-            try:
-                _check_sums(image, data)
-                image.load()
-            except Exception as error:
-                raise BadImageError("truncated or damaged image", str(error)) from None
-            converted, more = _to_rgb_or_grey(image)
-            return converted, (*rules, *more)
+            rules = _properties(image, data)
+            smaller = fit_into_memory(image)
+            loaded, more = load(image, data, not smaller)
+            return loaded, (*rules, *smaller, *more)
     except BadImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -121,6 +144,30 @@ def decode_bytes(data: bytes) -> tuple[Image.Image, tuple[str, ...]]:
         raise BadImageError("not a JPEG, PNG or WEBP image") from None
     except Exception as error:  # a decoder may raise anything on hostile bytes
         raise BadImageError("truncated or damaged image", str(error)) from None
+
+
+def _image(image: Image.Image, data: bytes, whole: bool) -> tuple[Image.Image, list[str]]:
+    """Load an opened image, in mode L or RGB."""
+    del whole
+    try:
+        _check_sums(image, data)
+        image.load()
+    except Exception as error:
+        raise BadImageError("truncated or damaged image", str(error)) from None
+    return _to_rgb_or_grey(image)
+
+
+def _array(image: Image.Image, data: bytes, whole: bool) -> tuple[NDArray[np.uint8], list[str]]:
+    """Load an opened image as uint8 [H, W, C]: a plain JPEG without Pillow's copies."""
+    plain = whole and image.format == "JPEG" and image.mode in ("L", "RGB")
+    if plain and (decode := torchvision_decoder()) is not None:
+        return decode(data), []
+    loaded, rules = _image(image, data, whole)
+    return _with_channels(np.array(loaded, np.uint8)), rules
+
+
+def _with_channels(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
 def _extension(data: bytes) -> str:
