@@ -27,7 +27,7 @@ from epg.model.flops import (
     transformer_block,
 )
 from epg.model.generator import Generator, unpatchify
-from epg.model.layers import Block, time_token
+from epg.model.layers import Attention, Block, Mlp, time_token
 from epg.model.projector import Projector
 
 
@@ -231,6 +231,33 @@ def test_block_equals_timms() -> None:
         norm.eps = 1e-6
     x = torch.randn(3, 7, 32)
     torch.testing.assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-5)
+
+
+def test_attention_and_mlp_are_timms_bit_for_bit() -> None:
+    from timm.layers import Attention as TimmAttention
+    from timm.layers import Mlp as TimmMlp
+
+    x = torch.randn(3, 7, 32)
+    pairs: list[tuple[torch.nn.Module, torch.nn.Module]] = []
+    torch.manual_seed(0)
+    ours: list[torch.nn.Module] = [Attention(32, 4), Mlp(32, 4.0)]
+    torch.manual_seed(0)
+    theirs: list[torch.nn.Module] = [TimmAttention(32, 4), TimmMlp(32, 128)]
+    pairs += zip(ours, theirs, strict=True)
+    for mine, other in pairs:
+        for name, tensor in other.state_dict().items():  # drawn in the same order, too
+            assert torch.equal(mine.state_dict()[name], tensor), name
+        assert torch.equal(mine(x), other(x))
+
+
+def test_patch_embedding_is_timms_bit_for_bit() -> None:
+    from timm.layers import PatchEmbed
+
+    encoder = Encoder(**TINY)
+    theirs = PatchEmbed(8, 2, 1, 16)
+    theirs.proj.load_state_dict(encoder.patch_embed.state_dict())
+    x = torch.randn(3, 1, 8, 8)
+    assert torch.equal(encoder.patch_embed(x).flatten(2).transpose(1, 2), theirs(x))
 
 
 def test_time_token_is_one_then_zero_at_level_one() -> None:

@@ -12,6 +12,7 @@ import typer
 from epg.cli.cluster import add_cluster_commands
 from epg.cli.costs import add_cost_commands
 from epg.cli.data import add_data_commands
+from epg.cli.export import export
 from epg.cli.measuring import add_measuring_commands
 from epg.cli.options import with_examples
 from epg.cli.run import run
@@ -145,6 +146,7 @@ def sample(
 add_cost_commands(app)
 add_stage_commands(app)
 add_measuring_commands(app)
+app.command()(export)
 
 
 @app.command("compile")

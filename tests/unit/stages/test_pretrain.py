@@ -10,6 +10,7 @@ from epg.model.files import load_generator, load_weights
 from epg.model.projector import Projector
 from epg.runs.handover import fetch_output
 from epg.runs.run import Run
+from epg.stages.export import export_encoder
 from epg.stages.finetune import finetune
 from epg.stages.pretrain import pretrain
 from epg.stages.report import report
@@ -79,3 +80,8 @@ def test_every_rate_has_a_file_that_names_it(run: Run, tmp_path) -> None:
     assert [each.metadata["ema_decay"] for each in loaded.values()] == [0.99, 0.5]
     a, b = (each.generator.decoder.head.weight for each in loaded.values())
     assert not torch.equal(a, b)
+
+
+def test_a_runs_encoder_leaves_by_the_runs_name(run: Run, tmp_path) -> None:
+    written = export_encoder("a", out=tmp_path / "timm", store=run.store_uri)
+    assert all(path.stat().st_size > 0 for path in written)
