@@ -56,7 +56,7 @@ def training_memory(recipe: Recipe, objective: str, images: int, width: Width = 
 
     Source: docs/method.md, 7.1.
     """
-    again = bool(getattr(getattr(recipe, objective), "activation_checkpointing", False))
+    again = getattr(recipe, objective).activation_checkpointing
     arguments = recipe.generator_arguments()
     if objective == "pretrain":
         passes = 3 * encoder_activations(arguments["encoder"], width, again)

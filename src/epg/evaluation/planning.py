@@ -13,7 +13,7 @@ from epg.config import OBJECTIVES
 from epg.config.recipe import Recipe
 from epg.diffusion.plan import evaluations, sampling_steps
 from epg.errors import UserError, did_you_mean
-from epg.evaluation.memory import Memory, training_memory
+from epg.evaluation.memory import Memory, Width, training_memory
 from epg.model.flops import (
     encoder_cost,
     encoder_parameters,
@@ -220,14 +220,15 @@ def _training(
     recipe: Recipe, objective: str, gpus: int, gpu: Gpu, price: float | None, share: Share
 ) -> TrainingPlan:
     settings = getattr(recipe, objective)
-    parts = int(getattr(settings, "gradient_accumulation", 1))
+    parts = settings.gradient_accumulation
     if settings.batch_size % (gpus * parts):
         raise UserError(
             f"{objective}.batch_size is {settings.batch_size}: {gpus} GPUs"
             f"{f' in {parts} parts' if parts > 1 else ''} cannot share it evenly"
         )
     per_gpu = settings.batch_size // (gpus * parts)
-    memory = training_memory(recipe, objective, per_gpu)
+    width: Width = 4 if settings.precision == "float32" else 2
+    memory = training_memory(recipe, objective, per_gpu, width)
     parameters, gmacs = _size(recipe, objective)
     images = settings.steps * settings.batch_size
     gflops = training_gflops(recipe, objective)
