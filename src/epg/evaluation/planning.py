@@ -140,6 +140,7 @@ def make_plan(
     Raises:
         UserError: an unknown GPU, or a batch that the GPUs cannot share evenly.
     """
+    recipe = recipe.with_assumed_classes()
     gpu = find_gpu(gpu_type)
     shares = dict(PAPER_SHARES)
     if share is not None:

@@ -178,6 +178,6 @@ def _default_store(uri: str) -> bool:
 
 
 def stage_figures(facts: RunFacts) -> list[tuple[str, str]]:
-    """Return the compute of the model in words: parameters and GMACs as counted analytically."""
+    """Return the compute of the model in words, counted analytically, and how fast it trained."""
     metrics = facts.metrics("count-gflops")
-    return [(str(key), significant(value)) for key, value in metrics.items()]
+    return [*((str(key), significant(value)) for key, value in metrics.items()), *facts.paces]

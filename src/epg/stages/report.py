@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -143,6 +143,7 @@ class _Finds:
             dataset=_dataset(manifest),
             images={name: png for name, png in pictures.items() if png},
             series={s.name: self._series(s.name) for s in stages if s.kind == "training"},
+            paces=_paces(self.run, self.records),
             notes=self.notes,
             generated=datetime.now(UTC).isoformat(timespec="seconds"),
         )
@@ -218,6 +219,30 @@ class _Finds:
             if 0 < size <= MAX_SAMPLE_BYTES:
                 strips["real"] = self._try(_real_strips, self.run, manifest, labels) or {}
         return sheets, strips
+
+
+def _paces(run: Run, records: Mapping[str, StageRecord]) -> list[tuple[str, str]]:
+    """Say of each training how fast it was, and what `epg plan` says of the same GPUs."""
+    from epg.evaluation.pace import pace
+    from epg.numbers import finite, percent, significant, whole
+
+    told = []
+    for name, record in records.items():
+        found = record.details.get("pace")
+        rate = finite(found.get("images_per_second")) if isinstance(found, dict) else None
+        if not isinstance(found, dict) or rate is None:
+            continue
+        objective = name.removeprefix("finetune-")
+        device, processes = str(found.get("device"))[:80], found.get("processes")
+        count = processes if isinstance(processes, int) and processes > 0 else 1
+        measured = pace(run.recipe, objective, rate, device, count)
+        words = f"{significant(rate)} images/s, {significant(measured.tflops)} TFLOP/s on "
+        words += f"{count} x {device}" if count > 1 else device
+        if measured.planned is not None:
+            words += f" ({percent(measured.share_of_peak)} of the peak); "
+            words += f"planned {whole(round(measured.planned))} images/s"
+        told.append((f"{name}, measured", words))
+    return told
 
 
 def _failure(data: bytes) -> dict[str, Any]:

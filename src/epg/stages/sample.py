@@ -99,10 +99,10 @@ def wanted_labels(labels: str, chosen: list[int], num: int, seed: int) -> NDArra
     Raises:
         UserError: neither a known order nor a file with one class of those chosen in each line.
     """
-    if labels == "balanced":  # by turns: scores over splits need all of them in every split
-        return np.resize(np.array(chosen, dtype=np.int64), num)
-    if labels == "random":
-        return np.random.default_rng(seed).choice(np.array(chosen, dtype=np.int64), num)
+    if labels in ("balanced", "random"):
+        from epg.evaluation.labels import drawn_labels
+
+        return np.array(chosen, dtype=np.int64)[drawn_labels(labels, num, len(chosen), seed)]
     path = Path(labels)
     if not path.is_file():
         raise UserError(f"--labels {labels}: use balanced, random, or a file with a class a line")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -86,9 +87,12 @@ def train_stage(job: TrainingJob, reporter: StageReporter, outputs: Outputs) -> 
     """
     from epg.training.launch import launch
 
-    with _watching(job.stage, job.optimizer.steps, reporter, outputs.store) as watch:
+    rates: list[float] = []
+    with _watching(job.stage, job.optimizer.steps, reporter, outputs.store, rates) as watch:
         trained = launch(job, watch)
     _keep(trained, job.stage, outputs)
+    if rates:
+        outputs.details["pace"] = {"images_per_second": statistics.median(rates), **_machine()}
     last = trained.series[-1]
     outputs.metrics.update({k: v for k, v in last.items() if k != "learning_rate"})
     return trained
@@ -103,6 +107,17 @@ def keep_fresh(job: TrainingJob, reporter: StageReporter, outputs: Outputs) -> T
     _keep(trained, job.stage, outputs)
     outputs.metrics["step"] = 0
     return trained
+
+
+def _machine() -> dict[str, Any]:
+    """What trained: the GPU's name or `cpu`, and how many processes shared each batch."""
+    import torch
+
+    from epg.training.place import given_place
+
+    place = given_place()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return {"device": device, "processes": place.size if place is not None else 1}
 
 
 def _keep(trained: Trained, stage: str, outputs: Outputs) -> None:
@@ -121,8 +136,13 @@ def drop_checkpoints(run: Run, stage: str) -> None:
 
 
 @contextlib.contextmanager
-def _watching(stage: str, steps: int, reporter: StageReporter, guard: Guard) -> Iterator[Watch]:
-    """Progress to the reporter, numbers to Prometheus and to the live JSONL file."""
+def _watching(
+    stage: str, steps: int, reporter: StageReporter, guard: Guard, rates: list[float]
+) -> Iterator[Watch]:
+    """Progress to the reporter, numbers to Prometheus and to the live JSONL file.
+
+    `rates` takes the images per second of every logged step.
+    """
     from epg.telemetry.exporter import start_exporter
     from epg.telemetry.metrics import TrainingMetrics
     from epg.training.loop import Watch
@@ -138,6 +158,11 @@ def _watching(stage: str, steps: int, reporter: StageReporter, guard: Guard) -> 
             live.write(json.dumps(row) + "\n")
             live.flush()
 
+    def measured(**values: Any) -> None:
+        metrics.update(**values)
+        if "images_per_second" in values:
+            rates.append(values["images_per_second"])
+
     try:
         yield Watch(
             progress=lambda done, total, values: reporter.progress(
@@ -147,7 +172,7 @@ def _watching(stage: str, steps: int, reporter: StageReporter, guard: Guard) -> 
                 **{k: v for k, v in values.items() if k != "data_wait_seconds"},
             ),
             row=write_row,
-            measured=metrics.update,
+            measured=measured,
             message=reporter.message,
             warning=reporter.warning,
             guard=guard,

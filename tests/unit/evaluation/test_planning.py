@@ -19,6 +19,7 @@ from epg.evaluation.memory import (
     generator_activations,
     training_memory,
 )
+from epg.evaluation.pace import pace
 from epg.evaluation.planning import GPUS, make_plan, training_gflops
 from epg.model.encoder import Encoder
 from epg.model.generator import Generator
@@ -167,6 +168,16 @@ def test_mistakes_are_refused_in_one_line(arguments: dict, said: str) -> None:
     with pytest.raises(UserError, match=said) as caught:
         make_plan(load_recipe("imagenet256_xl16"), **arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_a_measured_pace_stands_beside_the_plan_of_the_same_gpus() -> None:
+    recipe = load_recipe("imagenet256_xl16")
+    planned = make_plan(recipe, gpus=8, gpu_type="h100").trainings[1].images_per_second
+    found = pace(recipe, "denoising", 2 * planned, "NVIDIA H100 80GB HBM3", 8)
+    assert found.planned == pytest.approx(planned)
+    assert found.share_of_peak == pytest.approx(0.4)
+    assert found.tflops == pytest.approx(0.4 * 8 * 989.0)
+    assert pace(recipe, "denoising", 10.0, "cpu", 1).planned is None
 
 
 def test_every_kind_of_gpu_is_offered() -> None:

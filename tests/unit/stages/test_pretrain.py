@@ -13,7 +13,7 @@ from epg.runs.run import Run
 from epg.stages.export import export_encoder
 from epg.stages.finetune import finetune
 from epg.stages.pretrain import pretrain
-from epg.stages.report import report
+from epg.stages.report import _paces, report
 from epg.stages.shard import shard
 from epg.training.pretraining import Pretraining
 
@@ -85,3 +85,14 @@ def test_every_rate_has_a_file_that_names_it(run: Run, tmp_path) -> None:
 def test_a_runs_encoder_leaves_by_the_runs_name(run: Run, tmp_path) -> None:
     written = export_encoder("a", out=tmp_path / "timm", store=run.store_uri)
     assert all(path.stat().st_size > 0 for path in written)
+
+
+def test_a_training_tells_its_pace_and_the_report_shows_it(run: Run) -> None:
+    record = pretrain(run)
+    found = record.details["pace"]
+    assert (found["device"], found["processes"]) == ("cpu", 1)
+    assert found["images_per_second"] > 0
+    (line,) = _paces(run, {"pretrain": record})
+    assert line[0] == "pretrain, measured"
+    assert "images/s" in line[1]
+    assert line[1].endswith("TFLOP/s on cpu")
