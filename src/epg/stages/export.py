@@ -46,7 +46,7 @@ def export_encoder(encoder: str, *, out: Path, store: str, form: str = "timm") -
     level = recipe.sigma_shift * recipe.diffusion.sigma_min
     weights = timm_weights(tensors, level, recipe.diffusion.sigma_data)
     arguments = timm_arguments(recipe.encoder_arguments())
-    config = timm_config(arguments, recipe.data.mean, recipe.data.std)
+    config = timm_config(arguments, *recipe.data.normalisation)
     with explained(out, "write"):
         out.mkdir(exist_ok=True)
         written = [out / "model.safetensors", out / "config.json"]

@@ -45,7 +45,7 @@ def trained(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Recipe, Enc
 
 def ours(recipe: Recipe, encoder: Encoder, pixels: Tensor) -> Tensor:
     """z of clean images at the lowest level."""
-    clean = to_float(pixels, recipe.data.mean, recipe.data.std)
+    clean = to_float(pixels, *recipe.data.normalisation)
     level = recipe.sigma_shift * recipe.diffusion.sigma_min
     sigma = torch.full((len(clean),), level, dtype=torch.float64)
     scaled = per_image(c_in(sigma, recipe.diffusion.sigma_data)) * clean
