@@ -11,10 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from epg.diffusion.preconditioning import c_in, c_noise
 from epg.model.layers import time_token
 
 #: A model of timm's with every size open; the arguments say all of them.
@@ -38,26 +36,25 @@ def timm_arguments(encoder: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def timm_weights(tensors: dict[str, Tensor], sigma: float, sigma_data: float) -> dict[str, Tensor]:
+def timm_weights(tensors: dict[str, Tensor], c_in: Tensor, c_noise: Tensor) -> dict[str, Tensor]:
     """Return an encoder's weights under timm's names, its level fixed.
 
     Args:
         tensors: weights of an `Encoder`.
-        sigma: the level, shifted.
-        sigma_data: deviation of the data.
+        c_in: scale of the input at the level, [1].
+        c_noise: argument of its time token, [1].
 
     Source: docs/method.md, 2.6.
     """
-    level = torch.tensor([sigma], dtype=torch.float64)
     width = tensors["cls_token"].shape[-1]
     renamed = {
         name: tensor for name, tensor in tensors.items() if not name.startswith("patch_embed.")
     }
     # Here images are divided by twice their deviation (section 1.1), in timm by the deviation.
-    scale = float(c_in(level, sigma_data)) / 2
+    scale = float(c_in) / 2
     renamed["patch_embed.proj.weight"] = tensors["patch_embed.weight"] * scale
     renamed["patch_embed.proj.bias"] = tensors["patch_embed.bias"]
-    renamed["reg_token"] = time_token(c_noise(level), width)[None]
+    renamed["reg_token"] = time_token(c_noise, width)[None]
     return renamed
 
 

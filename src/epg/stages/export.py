@@ -37,14 +37,18 @@ def export_encoder(encoder: str, *, out: Path, store: str, form: str = "timm") -
         raise UserError(f"--format {form}: use {' or '.join(FORMATS)}{did_you_mean(form, FORMATS)}")
     if not out.parent.is_dir():
         raise UserError(f"{out}: the folder {out.parent} does not exist")
+    import torch
+
+    from epg.diffusion.preconditioning import c_in, c_noise
     from epg.model.files import load_weights, write_tensors
     from epg.model.timm_weights import timm_arguments, timm_config, timm_weights
 
     with scratch_folder("export") as scratch:
         tensors, header = load_weights(_located(encoder, store, scratch), "encoder")
     recipe = _recipe(header, encoder)
-    level = recipe.sigma_shift * recipe.diffusion.sigma_min
-    weights = timm_weights(tensors, level, recipe.diffusion.sigma_data)
+    floor = recipe.sigma_shift * recipe.diffusion.sigma_min
+    level = torch.tensor([floor], dtype=torch.float64)
+    weights = timm_weights(tensors, c_in(level, recipe.diffusion.sigma_data), c_noise(level))
     arguments = timm_arguments(recipe.encoder_arguments())
     config = timm_config(arguments, *recipe.data.normalisation)
     with explained(out, "write"):
