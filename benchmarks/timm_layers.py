@@ -26,8 +26,8 @@ from torch import nn
 
 from epg.model.layers import Attention, Mlp
 
-SHAPES = ((64, 18, 96, 3), (4, 258, 768, 12))  # images, tokens, width, heads: digits, Base
-_REPEATS = 5
+SHAPES = ((64, 18, 96, 3), (1, 258, 768, 12))  # images, tokens, width, heads: digits, Base
+_REPEATS = 3
 _IMPORT = "import time, torch; t = time.process_time(); {line}; print(time.process_time() - t)"
 
 
