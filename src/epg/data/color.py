@@ -65,7 +65,7 @@ def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
         torch.where(value == green, (blue - red) / safe + 2, (red - green) / safe + 4),
     )
     turned = sextant + 6 * shift[..., None, None]
-    n = torch.tensor([5.0, 3.0, 1.0], device=images.device)[:, None, None]
+    n = torch.arange(5.0, 0.0, -2.0, device=images.device)[:, None, None]  # made on the device
     k = torch.remainder(n + turned.unsqueeze(-3), 6)
     fall = torch.minimum(k, 4 - k).clamp_(0, 1)
     moved = value.unsqueeze(-3) - chroma.unsqueeze(-3) * fall

@@ -67,10 +67,11 @@ def received(response: BaseHTTPResponse, pace: Pace) -> Iterator[bytes]:
         TooSlowError: see `Pace`.
         urllib3.exceptions.HTTPError: the connection broke, or the body was cut short.
     """
+    coded = "content-encoding" in response.headers  # else no decoder need look at it: two copies
     while True:
         with pace:
             # Whatever is there: a read that wants a whole piece waits for the last drip of it.
-            piece = response.read1(_PIECE)
+            piece = response.read1(_PIECE, decode_content=coded)
         if not piece:
             return
         yield piece

@@ -254,3 +254,19 @@ def test_views_are_the_same_on_a_gpu_up_to_rounding():
     first, _ = augment.two_views(images, AugmentationConfig(), True, numbers(images))
     assert first.is_cuda
     assert first.isfinite().all()
+
+
+@pytest.mark.gpu
+def test_nothing_waits_for_a_gpu():
+    images = batch(8, 3, 32).cuda()
+    random = numbers(images)
+    augment.two_views(images, AugmentationConfig(), True, random)  # constants go to the device once
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        views = augment.two_views(images, AugmentationConfig(), True, random)
+        for view in (*views, augment.random_flip(views[0], random)):
+            augment.normalize(view, MEAN, STD)
+        augment.to_float(images, MEAN, STD)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

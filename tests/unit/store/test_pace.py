@@ -35,7 +35,7 @@ class Drip(io.BytesIO):
         super().__init__(bytes(size))
         self.clock, self.seconds, self.count = clock, seconds, count
 
-    def read1(self, _: int | None = None) -> bytes:
+    def read1(self, _: int | None = None, decode_content: bool = True) -> bytes:
         self.clock.now += self.seconds
         return super().read(self.count)
 
