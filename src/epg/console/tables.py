@@ -139,7 +139,8 @@ def _fit(training: TrainingPlan, gigabytes: int) -> str:
 
 def _sampling_lines(plan: Plan) -> list[str]:
     return [
-        f"{row['num_samples']:,} images of the {row['objective']} model (NFE {row['nfe']}): "
+        f"{row['num_samples']:,} images of the {row['objective']} model (NFE {row['nfe']}, "
+        f"{row['precision']}): "
         f"{significant(row['gflops_per_image'] / 1e3)} TFLOPs each, "
         f"{significant(row['gpu_hours'])} GPU-hours"
         for row in plan.sampling

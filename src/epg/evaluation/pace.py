@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from epg.config.recipe import Recipe
-from epg.evaluation.planning import GPUS, PAPER_SHARES, training_gflops
+from epg.evaluation.planning import GPUS, MEASURED_SHARES, training_gflops
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def pace(
     gpu = next((g for key, g in GPUS.items() if key.upper() in _plain(device)), None)
     if gpu is None:
         return Pace(images_per_second, tflops, None, None)
-    planned = gpu.tflops * 1e3 * PAPER_SHARES[objective].value / gflops * processes
+    planned = gpu.tflops * 1e3 * MEASURED_SHARES[objective].value / gflops * processes
     return Pace(images_per_second, tflops, planned, tflops / gpu.tflops / processes)
 
 

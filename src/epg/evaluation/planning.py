@@ -61,12 +61,21 @@ class Share:
     source: str
 
 
-#: From the hours that are told of the paper's own trainings on eight H200: 57 for pre-training,
-#: 139 for fine-tuning XL/16, against the products of the closed form.
-PAPER_SHARES = {
-    "pretrain": Share(0.21, "the paper's 57 h on 8 H200 (Base), against the closed form"),
-    "denoising": Share(0.20, "the paper's 139 h on 8 H200 (XL/16), against the closed form"),
-    "consistency": Share(0.20, "as denoising; no hours of its own are told"),
+_STEPS = "benchmarks/results/train_step.json: one H100, 128 images"
+_SAMPLES = "benchmarks/results/sample.json: one H100"
+#: What the benchmarks found on one GPU; the reading of data and several GPUs are not in it. The
+#: hours that the paper's own trainings are told to have taken on eight H200 (57 and 139) are a
+#: share of 0.21 and 0.20.
+MEASURED_SHARES = {
+    "pretrain": Share(0.325, f"{_STEPS}, Base"),
+    "denoising": Share(0.378, f"{_STEPS}, XL/16"),
+    "consistency": Share(0.361, f"{_STEPS}, L/16"),
+}
+#: Of passes in these numbers when images are sampled; float32 does without tensor cores.
+SAMPLING_SHARES = {
+    "float32": Share(0.039, f"{_SAMPLES}, XL/16"),
+    "bfloat16": Share(0.382, f"{_SAMPLES}, XL/16"),
+    "float16": Share(0.382, "as bfloat16"),
 }
 
 
@@ -142,7 +151,7 @@ def make_plan(
     """
     recipe = recipe.with_assumed_classes()
     gpu = find_gpu(gpu_type)
-    shares = dict(PAPER_SHARES)
+    shares = dict(MEASURED_SHARES)
     if share is not None:
         if not 0.0 < share <= 1.0:
             raise UserError(f"--share {share:g}: the part of a GPU's peak, above 0, at most 1")
@@ -163,7 +172,7 @@ def make_plan(
         peak_tflops=gpu.tflops,
         gpu_bytes=gpu.gigabytes * 10**9,
         trainings=trainings,
-        sampling=[_sampling(recipe, name, gpu, shares[name]) for name in OBJECTIVES],
+        sampling=[_sampling(recipe, name, gpu) for name in OBJECTIVES],
         dataset_images=images,
         image_bytes=size,
         dataset_bytes=None if images is None else images * size,
@@ -290,13 +299,16 @@ def _checkpoint_bytes(recipe: Recipe, objective: str, parameters: int) -> int:
     return 4 * (parameters * (1 + len(settings.ema_decays)) + 2 * (parameters - frozen))
 
 
-def _sampling(recipe: Recipe, objective: str, gpu: Gpu, share: Share) -> dict[str, Any]:
-    nfe = evaluations(sampling_steps(recipe.sampling(objective)))
+def _sampling(recipe: Recipe, objective: str, gpu: Gpu) -> dict[str, Any]:
+    sampling = recipe.sampling(objective)
+    share = SAMPLING_SHARES[sampling.precision]
+    nfe = evaluations(sampling_steps(sampling))
     gflops = 2 * generator_cost(recipe.generator_arguments()).gmacs * nfe
     count = recipe.evaluate.num_samples
     rate = gpu.tflops * 1e3 * share.value / gflops
     return {
         "objective": objective,
+        "precision": sampling.precision,
         "nfe": nfe,
         "gflops_per_image": gflops,
         "num_samples": count,

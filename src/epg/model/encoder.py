@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from epg.model.layers import Block, initialise, layer_norm, run_block, time_token
@@ -76,7 +75,7 @@ class Encoder(nn.Module):
         cls = self.cls_token.expand(batch, -1, -1)
         if class_embedding is not None:
             cls = cls + class_embedding[:, None]
-        patches = self._patches(x)
+        patches = self.patch_embed(x).flatten(2).transpose(1, 2)  # [N, L - 2, D]
         # Under autocast the patches have 16 bits; time, and the sum over all blocks, keep 32.
         tokens = torch.cat([cls, time[:, None], patches.to(time.dtype)], dim=1) + self.pos_embed
         skips = []
@@ -84,15 +83,6 @@ class Encoder(nn.Module):
             tokens = run_block(block, self.recomputes, tokens)
             skips.append(tokens)
         return EncoderOutput(tokens, skips, time)
-
-    def _patches(self, x: Tensor) -> Tensor:
-        """Embed the patches of [N, C, H, W] as [N, L - 2, D]."""
-        if not x.is_cuda:
-            return self.patch_embed(x).flatten(2).transpose(1, 2)
-        # The same sums as a matrix product: cuDNN's convolution of such patches takes 5 times as
-        # long. On a CPU it is as fast, and what was trained there keeps its last bits.
-        cut = F.unfold(x, self.patch_size, stride=self.patch_size).transpose(1, 2)
-        return F.linear(cut, self.patch_embed.weight.flatten(1), self.patch_embed.bias)
 
     def features(self, x: Tensor, c_noise: Tensor) -> Tensor:
         """Return z = LN(CLS) [N, D] of `c_in * x` [N, C, H, W]."""

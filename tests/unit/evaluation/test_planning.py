@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,7 +21,13 @@ from epg.evaluation.memory import (
     training_memory,
 )
 from epg.evaluation.pace import pace
-from epg.evaluation.planning import GPUS, make_plan, training_gflops
+from epg.evaluation.planning import (
+    GPUS,
+    MEASURED_SHARES,
+    SAMPLING_SHARES,
+    make_plan,
+    training_gflops,
+)
 from epg.model.encoder import Encoder
 from epg.model.generator import Generator
 from tests.toys.command import epg
@@ -135,9 +142,37 @@ def test_a_plan_adds_up() -> None:
 
 
 def test_what_the_paper_took_is_what_its_share_of_the_peak_gives() -> None:
-    plan = make_plan(load_recipe("imagenet256_xl16"), gpus=8, gpu_type="h200")
-    assert plan.trainings[0].hours == pytest.approx(57, rel=0.03)
-    assert plan.trainings[1].hours == pytest.approx(139, rel=0.03)
+    recipe = load_recipe("imagenet256_xl16")
+    hours = [
+        make_plan(recipe, gpus=8, gpu_type="h200", share=share).trainings[i].hours
+        for i, share in enumerate((0.21, 0.20))
+    ]
+    assert hours == pytest.approx([57, 139], rel=0.03)
+
+
+def test_the_measured_shares_are_those_of_the_benchmarks() -> None:
+    """And nobody has to keep them in step by hand."""
+    results = Path(__file__).parents[3] / "benchmarks" / "results"
+    for row in json.loads((results / "train_step.json").read_text())["rows"]:
+        gflops = training_gflops(load_recipe(row["model"].replace("-", "_")), row["stage"])
+        share = row["images_per_second"] * gflops / 989e3
+        assert MEASURED_SHARES[row["stage"]].value == pytest.approx(share, abs=0.001)
+    row = json.loads((results / "sample.json").read_text())["rows"][0]
+    plain = row["plain_images_per_second"] / row["images_per_second"] * row["tflops"]
+    assert SAMPLING_SHARES["bfloat16"].value == pytest.approx(row["tflops"] / 989, abs=0.001)
+    assert SAMPLING_SHARES["float32"].value == pytest.approx(plain / 989, abs=0.001)
+
+
+def test_sampling_costs_what_its_numbers_take() -> None:
+    hours = [
+        make_plan(
+            load_recipe("imagenet256_xl16", {"denoising.sampling_precision": numbers}),
+            gpus=1,
+            gpu_type="h100",
+        ).sampling[0]["gpu_hours"]
+        for numbers in ("float32", "bfloat16")
+    ]
+    assert hours == pytest.approx([7.1, 0.72], rel=0.02)
 
 
 def test_what_does_not_fit_is_said_with_what_would() -> None:
