@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from epg.cluster.compile.document import PipelineDocument
-from epg.stages.catalog import OBJECTIVES, STAGES
+from epg.stages.catalog import OBJECTIVES, ON_DEMAND, STAGES
 from tests.toys.command import ROOT
 
 COMPONENTS = sorted(path.parent.name for path in ROOT.glob("components/*/component.py"))
@@ -24,6 +24,7 @@ ARTIFACTS = {
     "curves": "system.HTML",
     "grid": "system.HTML",
     "page": "system.HTML",
+    "plot": "system.HTML",
 }
 
 
@@ -45,7 +46,8 @@ def function_of(name: str) -> Any:
 def test_every_stage_has_a_component():
     stages = {name.removesuffix(f"-{o}") for name in STAGES for o in OBJECTIVES}
     stages = {s for s in stages if not s.endswith(OBJECTIVES)}
-    assert {name.replace("_", "-") for name in COMPONENTS} == {*stages, "shard-part"}
+    apart = {*ON_DEMAND, "shard-part"}
+    assert {name.replace("_", "-") for name in COMPONENTS} == stages | apart
 
 
 @pytest.mark.parametrize("name", COMPONENTS)

@@ -19,7 +19,8 @@ FULL = PipelineDocument.parse((ROOT / "pipelines" / "epg_full.yaml").read_text()
 
 
 def test_all_pipelines_are_there():
-    assert [path.stem for path in PIPELINES] == ["epg_evaluate", "epg_full", "epg_shard"]
+    names = [path.stem for path in PIPELINES]
+    assert names == ["epg_evaluate", "epg_full", "epg_shard", "epg_sweep"]
 
 
 @pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.stem)

@@ -41,7 +41,7 @@ def image(spec: dict[str, Any], component: dict[str, Any]) -> str:
     return executor["container"]["image"]
 
 
-@pytest.mark.parametrize("name", ["epg_full", "epg_evaluate"])
+@pytest.mark.parametrize("name", ["epg_full", "epg_evaluate", "epg_sweep"])
 def test_outline(golden, name):
     spec = next(yaml.safe_load_all((ROOT / "pipelines" / f"{name}.yaml").read_text()))
     golden(f"{name}.txt", outline(spec))

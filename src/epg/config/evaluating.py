@@ -42,7 +42,21 @@ class EvaluateConfig(Section):
         description="real images that generated ones are compared with; papers use those that "
         "were trained on",
     )
+    reference_file: str | None = Field(
+        None,
+        description="ADM's statistics file in place of that split, for Inception: a path, an "
+        "object of the store of the runs, or a URI",
+    )
     fid_infinity: bool = Field(False, description="also measure FID without its bias")
+
+    @model_validator(mode="after")
+    def _for_inception(self) -> EvaluateConfig:
+        if self.reference_file is not None and "inception" not in self.networks:
+            raise ValueError(
+                "evaluate.reference_file holds statistics of Inception, which is not among "
+                f"evaluate.networks ([{', '.join(self.networks)}]): add it, or leave the file out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _once_each(self) -> EvaluateConfig:

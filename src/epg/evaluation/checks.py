@@ -9,6 +9,7 @@ from epg.config.recipe import Recipe
 from epg.data.manifest import Manifest
 from epg.errors import UserError
 from epg.evaluation.features.weights import require_weights
+from epg.evaluation.reference_place import find_reference
 
 _SVC_BYTES = 1024**3  # of training pixels as float64, all in memory at once
 
@@ -25,6 +26,8 @@ def check_evaluation(recipe: Recipe, manifest: Manifest, root: str) -> None:
         UserError: one line that says what to do.
     """
     require_weights(recipe.evaluate.networks, root)
+    if recipe.evaluate.reference_file is not None:
+        find_reference(recipe.evaluate.reference_file, root)
     check_data(recipe, manifest.num_samples("train"), manifest.num_samples("held-out"))
 
 

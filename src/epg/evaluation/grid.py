@@ -39,6 +39,11 @@ def class_grid(images: Images, labels: NDArray[np.int64], *, per_class: int = 10
     return _png(_sheet(rows))
 
 
+def rows_sheet(rows: list[Images]) -> bytes:
+    """PNG with the given rows, each uint8 [N, H, W, C], one below the other."""
+    return _png(_sheet(rows))
+
+
 def trajectory_strip(trajectory: Images) -> bytes:
     """PNG with one row per image of uint8 [T, N, H, W, C], its estimates from left to right."""
     return _png(_sheet(list(trajectory.swapaxes(0, 1))))

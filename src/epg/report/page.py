@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from epg.numbers import duration, percent, significant, whole
+from epg.report.comparison import published_tables
 from epg.report.curves import loss_chart, side_charts
 from epg.report.ending import SHORT_TITLES, TITLES, describe_end
 from epg.report.facts import RunFacts, branch_state, standing_failures
@@ -52,6 +53,8 @@ def render_page(facts: RunFacts) -> str:
         gates=gates(facts),
         classes=_classes(facts),
         trajectory=embed(facts.images.get("trajectory-denoising")),
+        ends=[pair for o in shown_objectives(facts) for pair in _ends(facts, o)],
+        published=published_tables(facts),
         stages=[
             {
                 "stage": stage.name,
@@ -116,6 +119,31 @@ def _hero(facts: RunFacts, objective: str) -> dict[str, Any]:
         "verdict": verdict if verdict in ("pass", "fail") else "",
         "absent": words.get(branch_state(facts, objective), "There is no sample grid."),
     }
+
+
+def _ends(facts: RunFacts, objective: str) -> list[dict[str, Any]]:
+    """Return pictures of single samples: what the judge thinks of them, and are they copies?"""
+    told = (
+        (
+            "judged",
+            "Least and most certain",
+            "above, the samples that the judge is least sure show "
+            "the class asked for; below, those it is surest of",
+        ),
+        (
+            "copies",
+            "Nearest training images",
+            "above, the first samples; below each, the training "
+            "image that lies nearest to it in pixels",
+        ),
+    )
+    found = []
+    for name, title, words in told:
+        picture = embed(facts.images.get(f"{name}-{objective}"))
+        if picture is not None:
+            title = f"{title}: {SHORT_TITLES[objective].lower()}"
+            found.append({"title": title, "words": words, "picture": picture})
+    return found
 
 
 def _classes(facts: RunFacts) -> dict[str, Any] | None:

@@ -43,6 +43,8 @@ _ALL = (
 SHARD_PART = Stage("shard-part", "shard-part", "", "preparing", ())
 #: Every stage by its name, in an order in which they may run.
 STAGES: dict[str, Stage] = {stage.name: stage for stage in _ALL}
+#: Steps on demand, which no whole pipeline has, and how they run.
+ON_DEMAND: dict[str, Kind] = {"sweep": "judging"}
 _BRANCHED = frozenset(stage.step for stage in _ALL if stage.objective)
 
 
@@ -63,7 +65,7 @@ def kind_of(name: str) -> Kind:
     Raises:
         KeyError: there is no such stage.
     """
-    kinds = {stage.step: stage.kind for stage in (*STAGES.values(), SHARD_PART)}
+    kinds = {stage.step: stage.kind for stage in (*STAGES.values(), SHARD_PART)} | ON_DEMAND
     return STAGES[name].kind if name in STAGES else kinds[name]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,9 @@ from epg.stages.catalog import find_stage
 from epg.stages.inputs import stored_manifest, stored_output
 from epg.stages.measured import with_measured
 from epg.stages.settings import evaluation_config
+from epg.stages.shares import LookTask, Opened, look_task, other_shares
 from epg.telemetry.progress import StageReporter
+from epg.training.place import local_processes
 
 if TYPE_CHECKING:
     import torch
@@ -39,8 +41,6 @@ if TYPE_CHECKING:
 _STRIP_IMAGES = 10
 _STRIP_FRAMES = 8
 _GRID_COLUMNS = 10
-#: Features of generated images that are kept for precision and recall: 0.4 GB of Inception's.
-MAX_FEATURES = 50_000
 
 
 def evaluate(
@@ -101,36 +101,27 @@ class _Evaluation:
 
     def work(self, weights: Path) -> None:
         """Generate, draw, judge; metrics go to the record and to `metrics.json`."""
-        from epg.evaluation.features.networks import open_networks
-        from epg.evaluation.generate import GeneratedImages
-        from epg.evaluation.labels import drawn_labels
-        from epg.model.device import prepare_device
-        from epg.model.files import load_generator
-
-        settings, device = self.run.recipe.evaluate, prepare_device()
-        loaded = load_generator(weights)
-        seed = self.run.recipe.seed
-        source = GeneratedImages(
-            loaded,
-            drawn_labels(settings.labels, settings.num_samples, len(loaded.classes), seed),
-            seed=seed,
-            batch_size=settings.batch_size,
-            sampling=self._sampling,
-        )
-        classifier = None
+        settings = self.run.recipe.evaluate
+        classifier = ""
         if "classifier" in settings.networks:
-            classifier = self._fetch("classifier", "classifier.safetensors")
-        networks = open_networks(
-            settings.networks,
-            classifier,
-            device,
+            classifier = str(self._fetch("classifier", "classifier.safetensors"))
+        task = look_task(
+            self.run.recipe,
+            objective=self.objective,
             root=self.run.store_uri,
-            scratch=self.outputs.scratch,
+            run_name=self.run.name,
+            parts=self.parts,
+            generator=str(weights),
+            classifier=classifier,
         )
+        opened = task.open(self.outputs.scratch)
+        loaded, source, networks = opened.loaded, opened.source, opened.networks
+        device = source.device
         real = {kind: self._statistics(kind) for kind in networks}
-        whole = self._look(source, networks, real)
+        whole = self._look(task, opened, real)
         self._count(source, whole)
         self._draw(loaded, whole.pictures, source.labels)
+        self._draw_ends(whole.pictures, source.labels)
         self._judge_features(networks, real, whole, source.labels, device)
         self._judge_pixels(whole.pictures, source.labels, device)
         metrics, details = self.outputs.metrics, self.outputs.details
@@ -152,46 +143,47 @@ class _Evaluation:
         name = f"statistics-{kind}"
         return Statistics.from_npz(self._fetch(name, f"{name}.npz"))
 
-    def _look(
-        self,
-        source: GeneratedImages,
-        networks: Mapping[str, FeatureNetwork],
-        real: Mapping[str, Statistics],
-    ) -> Whole:
-        """Generate what no stored part holds, and look at it with every network of the recipe."""
-        from epg.evaluation.looking import RANKED, Look, kept_images, span_of
-        from epg.evaluation.parts import StoredParts, Whole, uncovered
+    def _look(self, task: LookTask, opened: Opened, real: Mapping[str, Statistics]) -> Whole:
+        """Generate what no stored part holds, and look at it with every network of the recipe.
+
+        Where there are several GPUs, each has a process that does a share of it.
+        """
+        from epg.evaluation.looking import RANKED, span_of
+        from epg.evaluation.parts import StoredParts, Whole, share, uncovered
         from epg.evaluation.progress import Running
 
-        settings = self.run.recipe.evaluate
+        settings, source = self.run.recipe.evaluate, opened.source
         count = settings.num_samples
         stored = StoredParts(self.outputs.store, self.parts)
         earlier = stored.read()
         spans = uncovered(count, span_of(settings.batch_size), [part.stretch for part in earlier])
+        left = sum(end - start for start, end in spans)
         if earlier:
-            before = sum(end - start for start, end in (part.stretch for part in earlier))
-            self.reporter.message(f"{before:,} of {count:,} images were seen before: going on")
+            self.reporter.message(
+                f"{count - left:,} of {count:,} images were seen before: going on"
+            )
+        size = max(1, min(local_processes(), len(spans)))
+        own = share(spans, 0, size)
+        mine = sum(end - start for start, end in own)
         running = Running(
-            count,
-            count - sum(end - start for start, end in spans),
-            next(iter(networks)),
+            count - left + mine,
+            count - left,
+            next(iter(opened.networks)),
             next(iter(real.values())),
             lambda done, total, values: self.reporter.progress(done, total, "images", **values),
             store=stored.put,
-            rate=lambda: source.images_per_second,
+            rate=lambda: size * source.images_per_second,
             parts=list(earlier),
         )
-        manifest = self.manifest
-        look = Look(
-            networks,
-            source,
-            keep=count if count < MAX_FEATURES else MAX_FEATURES,
-            first=kept_images(count, manifest.image_size**2 * manifest.channels),
-            judge="classifier" if "classifier" in networks else "",
-            facts=lambda: {"seconds": source.seconds, "nfe": source.nfe * source.made},
-        )
-        look.at(spans, running)
-        whole = Whole.of(running.parts, RANKED)
+        if size == 1:
+            opened.look.at(own, running)
+            whole = Whole.of(running.parts, RANKED)
+        else:
+            with other_shares(replace(task, spans=spans), size, self.outputs.scratch) as others:
+                opened.look.at(own, running)
+                others.wait()
+            whole = Whole.of(stored.read(), RANKED)
+        whole.facts["seconds"] /= size  # they worked side by side
         stored.clear()
         return whole
 
@@ -223,6 +215,23 @@ class _Evaluation:
             sampling=self._sampling,
         )
         self.outputs.put_bytes("trajectory", "trajectory.png", trajectory_strip(way))
+
+    def _draw_ends(self, pictures: Pictures, labels: NDArray[np.int64]) -> None:
+        """Show the images that the judge is least and most sure of; only a classifier is."""
+        from epg.evaluation.grid import rows_sheet
+
+        shown = min(_GRID_COLUMNS, len(pictures.ranked) // 2)
+        if not shown:
+            return
+        ends = [slice(0, shown), slice(-shown, None)]
+        sheet = rows_sheet([pictures.ranked[end] for end in ends])
+        self.outputs.put_bytes("judged", "judged.png", sheet)
+        for name, end in zip(("least_certain", "most_certain"), ends, strict=True):
+            index, sure = pictures.ranked_index[end], pictures.ranked_confidence[end]
+            self.outputs.details[name] = [
+                {"image": int(i), "class": int(labels[i]), "probability": math.exp(float(c))}
+                for i, c in zip(index, sure, strict=True)
+            ]
 
     def _judge_features(
         self,
@@ -280,6 +289,7 @@ class _Evaluation:
         """Are they copies of training images, and what does an independent judge see in them?"""
         from epg.data.arrays import read_npy
         from epg.data.reader import ShardReader
+        from epg.evaluation.grid import rows_sheet
         from epg.evaluation.judge import agreement, svc_predictions
         from epg.evaluation.metrics.copies import (
             MAX_QUERIES,
@@ -288,7 +298,10 @@ class _Evaluation:
         )
 
         train = ShardReader(self.run.store, self.manifest, "train")
-        nearest = nearest_in_training(pictures.first[:MAX_QUERIES], train, device)
+        queries = pictures.first[:MAX_QUERIES]
+        nearest = nearest_in_training(queries, train, device, shown=_GRID_COLUMNS)
+        pairs = rows_sheet([queries[: len(nearest.images)], nearest.images])
+        self.outputs.put_bytes("copies", "copies.png", pairs)
         held_out = read_npy(self._fetch("neighbours", "neighbours.npy").read_bytes())
         ratio = nearest_neighbour_ratio(nearest.distances, held_out)
         self.outputs.metrics["nearest_neighbour_ratio"] = ratio

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from epg.data.manifest import Manifest
+from epg.errors import UserError
 from epg.evaluation.checks import check_evaluation
+from epg.evaluation.features.weights import WEIGHTS
+from epg.evaluation.reference_place import find_reference
 from epg.protocol import Reference
 from epg.runs.entry import Component
 from epg.runs.perform import perform
@@ -21,6 +26,7 @@ from epg.stages.catalog import STAGES
 from epg.stages.inputs import stored_manifest
 from epg.stages.measured import with_measured
 from epg.stages.settings import reference_config
+from epg.store import Store, open_store
 from epg.telemetry.progress import StageReporter
 
 if TYPE_CHECKING:
@@ -28,12 +34,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from epg.data.reader import ShardReader
-    from epg.evaluation.features.base import Description, FeatureNetwork
+    from epg.evaluation.features.base import Description, FeatureNetwork, Statistics
 
 STAGE = STAGES["reference-statistics"]
 #: Features of real images kept for precision and recall, as in the ADM suite.
 MAX_REFERENCE_FEATURES = 10_000
 _CLASSIFIER_BATCH = 64
+_VERSION = 1  # of the statistics that runs share; up with every change of what they are
 
 
 def reference_statistics(run: Run, shards: Manifest | None = None) -> StageRecord:
@@ -69,13 +76,12 @@ def reference_statistics(run: Run, shards: Manifest | None = None) -> StageRecor
         _measure_neighbours(train, held_out, outputs, device)
         outputs.details["compared_training_images"] = min(train.num_samples, MAX_TRAINING_IMAGES)
 
-    return perform(
-        run,
-        STAGE,
-        config=reference_config(run.recipe),
-        inputs={"shards": manifest.sha256},
-        work=work,
-    )
+    inputs = {"shards": manifest.sha256}
+    if run.recipe.evaluate.reference_file is not None:
+        place = find_reference(run.recipe.evaluate.reference_file, run.store_uri)
+        inputs["reference_file"] = place.sha256
+    config = reference_config(run.recipe)
+    return perform(run, STAGE, config=config, inputs=inputs, work=work)
 
 
 def _train_classifier(
@@ -146,19 +152,87 @@ class _Describing:
             root=self.run.store_uri,
             scratch=outputs.scratch,
         )
-        found, labels = self._look(networks, split)
-        for kind, description in found.items():
+        # A network need not see a million images where a file or an earlier run tells of them.
+        known = self._known(networks, split)
+        told = {*known, "inception"} if self._has_file else {*known}
+        needed = {kind: network for kind, network in networks.items() if kind not in told}
+        found, labels = self._look(needed, split) if needed else ({}, np.zeros(0, np.int64))
+        statistics: dict[str, Statistics] = {**known, **found}
+        self._remember(networks, found, split)
+        from_file = self._from_file(networks, statistics)
+        for kind, one in statistics.items():
             name = f"statistics-{kind}"
-            outputs.put_bytes(name, f"{name}.npz", description.to_npz())
+            outputs.put_bytes(name, f"{name}.npz", one.to_npz())
         self._quality(networks, found, labels, split)
         count = self.splits[split].num_samples
-        reference = Reference(split, count, manifest.sha256, manifest.source)
+        own = Reference(split, count, manifest.sha256, manifest.source)
+        references = {**dict.fromkeys(networks, own), **from_file}
         outputs.metrics["num_images"] = count
         outputs.details["split"] = split
-        outputs.details["references"] = {kind: asdict(reference) for kind in networks}
+        outputs.details["references"] = {k: asdict(r) for k, r in references.items()}
         names = {kind: network.name for kind, network in networks.items()}
         outputs.details["feature_network"] = next(iter(names.values()))
         outputs.details["feature_networks"] = names
+
+    def _kept_as(self, network: FeatureNetwork, split: str) -> str:
+        """Name of a network's statistics among those of all runs: what they depend on."""
+        facts = [network.name, network.weights_digest, split, MAX_REFERENCE_FEATURES]
+        manifest = self.splits["train"].manifest
+        text = json.dumps([*facts, manifest.sha256, _VERSION])
+        return f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.npz"
+
+    def _known(self, networks: Mapping[str, FeatureNetwork], split: str) -> dict[str, Statistics]:
+        """Return statistics of published networks that an earlier run of this store has made."""
+        from epg.evaluation.features.base import Statistics
+
+        store, found = self._shared, {}
+        for kind in set(networks) & set(WEIGHTS):
+            name = self._kept_as(networks[kind], split)
+            if store.size(name) is None:
+                continue
+            path = self.outputs.scratch / f"known-{kind}.npz"
+            store.get_file(name, path)
+            try:
+                found[kind] = Statistics.from_npz(path)
+            except UserError:  # damaged: made again
+                continue
+            self.reporter.message(f"{kind}: statistics of these images are known ({name})")
+        return found
+
+    def _remember(
+        self, networks: Mapping[str, FeatureNetwork], found: Mapping[str, Statistics], split: str
+    ) -> None:
+        for kind in set(found) & set(WEIGHTS):
+            self._shared.put_bytes(self._kept_as(networks[kind], split), found[kind].to_npz())
+
+    @property
+    def _shared(self) -> Store:
+        return open_store(self.run.store_uri).sub("statistics")
+
+    @property
+    def _has_file(self) -> bool:
+        return self.run.recipe.evaluate.reference_file is not None
+
+    def _from_file(
+        self, networks: Mapping[str, FeatureNetwork], statistics: dict[str, Statistics]
+    ) -> dict[str, Reference]:
+        """Put the recipe's file in Inception's place; return how a protocol calls it."""
+        from epg.evaluation.reference_file import read_reference
+
+        recipe, root = self.run.recipe, self.run.store_uri
+        if recipe.evaluate.reference_file is None:
+            return {}
+        path = find_reference(recipe.evaluate.reference_file, root).local(self.outputs.scratch)
+        data = recipe.data
+        read = read_reference(
+            path,
+            {"inception": networks["inception"]},
+            (data.image_size, data.image_size, data.channels),
+            device=self.device,
+            on_batch=lambda done, total: self.reporter.progress(done, total, "reference images"),
+        )
+        statistics |= read.statistics
+        return {"inception": read.reference}
 
     def _look(
         self, networks: Mapping[str, FeatureNetwork], split: str

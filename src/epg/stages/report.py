@@ -26,7 +26,7 @@ from epg.runs.perform import perform
 from epg.runs.record import Outputs, StageRecord, load_record
 from epg.runs.run import RECIPE_KEY, Run
 from epg.runs.stage import Stage
-from epg.stages.catalog import STAGES
+from epg.stages.catalog import OBJECTIVES, STAGES
 from epg.store.reading import read_document
 from epg.store.scratch import scratch_folder
 from epg.telemetry.progress import EVENTS_VARIABLE, StageReporter
@@ -46,6 +46,11 @@ PICTURES = {
     "grid-denoising": ("evaluate-denoising", "grid"),
     "grid-consistency": ("evaluate-consistency", "grid"),
     "trajectory-denoising": ("evaluate-denoising", "trajectory"),
+    **{
+        f"{name}-{objective}": (f"evaluate-{objective}", name)
+        for name in ("judged", "copies")
+        for objective in OBJECTIVES
+    },
 }
 
 #: The server calls a group of steps that succeeded COMPLETE (2.17), the local runner SUCCEEDED.

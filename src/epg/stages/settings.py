@@ -83,7 +83,7 @@ def reference_config(recipe: Recipe) -> dict[str, Any]:
     """Settings of the reference statistics and of the feature network that is trained for them."""
     config = _sections(recipe, "seed", "data", "evaluate")
     config["data"].pop("max_bad_fraction")
-    used = ("networks", "classifier_epochs", "reference")
+    used = ("networks", "classifier_epochs", "reference")  # the file is an input: its digest counts
     config["evaluate"] = {key: config["evaluate"][key] for key in used}
     return config
 

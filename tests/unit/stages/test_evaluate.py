@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from epg.protocol import FACTS, HASHES
 from epg.runs.handover import HandOver, fetch_output
 from epg.runs.record import StageRecord
 from epg.runs.run import Run
+from epg.stages import shares
 from epg.stages.evaluate import evaluate, evaluate_component
 from epg.stages.inputs import stored_manifest
 from epg.stages.reference_statistics import (
@@ -325,6 +327,31 @@ def test_an_evaluation_that_was_killed_goes_on(root, weights, reference, monkeyp
     assert {k: record.metrics[k] for k in same} == pytest.approx(
         {k: again[k] for k in same}, rel=1e-9
     )
+
+
+def test_several_processes_share_an_evaluation(root, weights, reference, monkeypatch):
+    """One for each GPU, or as many as are asked for; no figure tells how many there were."""
+    settings = SMALL | {"evaluate.num_samples": 200, "evaluate.batch_size": 64}
+    run = Run.open("smoke", settings, str(root), "a-run")
+    alone = evaluate(run, "denoising", generator=weights)
+    run.store.delete("stages/evaluate-denoising.json")
+    monkeypatch.setenv("EPG_PROCESSES", "2")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    shared = evaluate(run, "denoising", generator=weights)
+    assert shared.details[HASHES] == alone.details[HASHES]
+    for name in set(alone.metrics) - {"images_per_second"}:
+        assert shared.metrics[name] == pytest.approx(alone.metrics[name], rel=1e-9), name
+    assert shared.outputs["samples"]["sha256"] == alone.outputs["samples"]["sha256"]
+    assert not list(run.store.list("evaluate-denoising/parts/"))
+
+
+def test_a_process_that_fails_is_told(root, weights, reference, monkeypatch):
+    settings = SMALL | {"evaluate.num_samples": 199, "evaluate.batch_size": 64}
+    run = Run.open("smoke", settings, str(root), "a-run")
+    monkeypatch.setenv("EPG_PROCESSES", "2")
+    monkeypatch.setattr(shares, "_environment", lambda rank: {**os.environ, "EPG_SCRATCH": "/no"})
+    with pytest.raises(UserError, match="a process that shares the evaluation failed"):
+        evaluate(run, "denoising", generator=weights)
 
 
 def test_labels_go_round_the_classes_or_are_drawn():

@@ -11,18 +11,23 @@ import numpy as np
 import pytest
 import torch
 
+from epg.config.loading import load_recipe
 from epg.errors import UserError
 from epg.evaluation.features import inception, networks, weights
-from epg.evaluation.features.base import Features
+from epg.evaluation.features.base import Features, Statistics
 from epg.evaluation.features.weights import WEIGHTS, Found
 from epg.evaluation.metrics.frechet import frechet_distance
 from epg.evaluation.metrics.moments import Moments
 from epg.measures import FIGURES
+from epg.model.files import save_weights
+from epg.model.generator import Generator
 from epg.protocol import FACTS, HASHES, incomparable
 from epg.runs.run import Run
+from epg.stages.evaluate import evaluate
 from epg.stages.measure import Request, measure, write_figures
 from epg.stages.reference_statistics import reference_statistics
 from epg.stages.shard import shard
+from tests.toys.handed import hand_over
 
 RNG = np.random.default_rng(0)
 COUNT = 90
@@ -53,6 +58,23 @@ def _cheap(monkeypatch) -> None:
 
 def saved(path: Path, **arrays: Any) -> Path:
     np.savez(path, **arrays)
+    return path
+
+
+@pytest.fixture
+def weights_file(tmp_path) -> Path:
+    recipe = load_recipe("smoke")
+    path = tmp_path / "generator.safetensors"
+    arguments = recipe.generator_arguments()
+    header = {
+        "kind": "generator",
+        "objective": "denoising",
+        "classes": [str(i) for i in range(10)],
+        "generator_arguments": arguments,
+        "recipe": recipe.model_dump(mode="json"),
+    }
+    torch.manual_seed(0)
+    save_weights(path, Generator(**arguments).state_dict(), header)
     return path
 
 
@@ -161,6 +183,77 @@ def test_few_images_are_measured_for_those_who_say_so(tmp_path):
     found = measure(Request(path, real, few=True))
     low, high = found["details"]["intervals"]["fid"]
     assert low < found["metrics"]["fid"] < high
+
+
+def test_a_recipe_may_name_adms_file(tmp_path, weights_file):
+    adm_file = adm(tmp_path / "adm.npz", arr_0=OTHERS[:, :, :, :1])
+    real = np.load(adm_file)
+    mean = real["mu"]
+    settings = {
+        "evaluate.networks": ["classifier", "inception"],
+        "evaluate.classifier_epochs": 1,
+        "evaluate.num_samples": 40,
+        "evaluate.reference_file": str(adm_file),
+        "denoising.sampling_steps": 2,
+    }
+    run = Run.open("smoke", settings, str(tmp_path), "a-run")
+    shard(run)
+    described = reference_statistics(run)
+    told = described.details["references"]
+    assert (told["inception"]["split"], told["classifier"]["split"]) == ("file", "held-out")
+    path = tmp_path / "statistics.npz"
+    run.store.get_file(described.outputs["statistics-inception"]["key"], path)
+    found = Statistics.from_npz(path)
+    assert np.array_equal(found.moments.mean, mean)
+    assert len(found.features) == COUNT
+    weights = hand_over(run, "finetune-denoising", generator=weights_file)
+    record = evaluate(run, "denoising", generator=weights)
+    assert record.metrics["fid"] > 0
+    assert record.details[FACTS]["references"]["inception"]["source"] == "adm.npz"
+    run.store.put_bytes("adm.npz", b"")  # of the run, not of the store of the runs
+    for place in ("adm.npz", "absent.npz", f"file://{tmp_path}/absent.npz"):
+        other = Run.open(
+            "smoke", {**settings, "evaluate.reference_file": place}, str(tmp_path / "x"), "r"
+        )
+        shard(other)
+        with pytest.raises(UserError, match=r"evaluate\.reference_file is"):
+            reference_statistics(other)
+
+
+def test_statistics_are_known_to_all_runs_of_a_store(tmp_path, monkeypatch):
+    seen = []
+    describe = Cheap.describe
+
+    def noted(self: Cheap, images: torch.Tensor) -> Features:
+        seen.append(len(images))
+        return describe(self, images)
+
+    monkeypatch.setattr(Cheap, "describe", noted)
+    settings = {"evaluate.networks": ["inception"], "evaluate.reference": "train"}
+
+    def described(name: str, **changes: Any) -> str:
+        run = Run.open("smoke", {**settings, **changes}, str(tmp_path), name)
+        shard(run)
+        seen.clear()
+        return str(reference_statistics(run).outputs["statistics-inception"]["sha256"])
+
+    first = described("one")
+    assert sum(seen) == 1438
+    assert described("two") == first
+    assert seen == []
+    other = described("three", **{"evaluate.reference": "held-out"})
+    assert sum(seen) == 359
+    assert other != first
+    (kept, *_) = sorted((tmp_path / "statistics").iterdir())
+    for path in (tmp_path / "statistics").iterdir():
+        path.write_bytes(kept.read_bytes()[:100])
+    assert described("four") == first  # damaged: made again
+    assert sum(seen) == 1438
+
+
+def test_a_file_needs_inception():
+    with pytest.raises(UserError, match="holds statistics of Inception"):
+        load_recipe("smoke", {"evaluate.reference_file": "x.npz"})
 
 
 def test_a_runs_statistics_are_a_reference(tmp_path):

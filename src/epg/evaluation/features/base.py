@@ -89,7 +89,7 @@ class Statistics:
                     raise ValueError(
                         f"{mean} and {covariance} are {shapes}, for features of {side}"
                     )
-        if features.ndim != 2 or len(features) > count:
+        if features.ndim != 2 or (len(features) > count > 0):
             raise ValueError(f"features of shape {features.shape} for {count} images")
         kept = features if len(features) == count else None
         spatial = None

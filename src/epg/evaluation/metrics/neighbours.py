@@ -32,6 +32,7 @@ def nearest(rows: Tensor, others: Iterable[Tensor], k: int, block: int = BLOCK_R
     for part in others:
         for columns in part.split(block):
             for here, known in zip(rows.split(block), found.split(block), strict=True):
-                candidates = torch.cat([known, squared_distances(here, columns)], 1)
-                known.copy_(candidates.topk(k, dim=1, largest=False).values)
+                most = min(k, len(columns))
+                close = squared_distances(here, columns).topk(most, dim=1, largest=False).values
+                known.copy_(torch.cat([known, close], 1).topk(k, dim=1, largest=False).values)
     return found

@@ -1,0 +1,337 @@
+"""`epg sweep`: which sampling settings are best, tried on fewer images than the final figure takes.
+
+A setting that was tried is not tried again. Images are drawn from other seeds than those of the
+final evaluation: the best of many figures is lucky in its own images, not in others.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from epg.config.sampling import SamplingConfig
+from epg.documents import SEAL, DocumentError, fields, parse_object, sealed, unseal
+from epg.errors import UserError
+from epg.evaluation.checks import check_evaluation
+from epg.measures import find
+from epg.runs.entry import Component
+from epg.runs.handover import HandOver
+from epg.runs.perform import perform
+from epg.runs.record import Outputs, StageRecord, fingerprint, require_record
+from epg.runs.run import Run
+from epg.runs.stage import Stage
+from epg.stages.catalog import OBJECTIVES
+from epg.stages.inputs import stored_manifest, stored_output
+from epg.stages.measured import with_measured
+from epg.stages.settings import evaluation_config
+from epg.store import ObjectNotFound
+from epg.store.reading import read_document
+from epg.telemetry.progress import StageReporter
+
+if TYPE_CHECKING:
+    from epg.evaluation.features.base import FeatureNetwork, Statistics
+
+#: Figures that settings are chosen by, in this order, where the recipe measures them.
+FIGURES = ("fid", "frechet_distance_dinov2", "frechet_distance")
+#: What may be varied: argument -> where the best value goes in a recipe.
+SETTINGS = {
+    "guidance_scale": "guidance_scale",
+    "guidance_interval": "guidance_interval",
+    "steps": "sampling_steps",
+}
+_MOST = 200  # settings of one sweep
+_SAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Values to try; every combination is. An empty list leaves a setting as the recipe has it.
+
+    Attributes:
+        guidance_scale: of a diffusion model.
+        guidance_interval: pairs [low, high] of unshifted noise levels.
+        steps: noise levels, or evaluations of a consistency model.
+        ema: rates of the weights' moving averages that the training kept.
+    """
+
+    guidance_scale: tuple[float, ...] = ()
+    guidance_interval: tuple[tuple[float, float], ...] = ()
+    steps: tuple[int, ...] = ()
+    ema: tuple[float, ...] = ()
+
+    def points(self) -> list[dict[str, Any]]:
+        """Return every combination, each as the settings that it changes."""
+        given = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        wanted = {name: values for name, values in given.items() if values}
+        if not wanted:
+            raise UserError(
+                "nothing to try: give values, such as --guidance-scale 1,1.5,2,3 or --steps 18,32"
+            )
+        combined = itertools.product(*wanted.values())
+        found = [dict(zip(wanted, values, strict=True)) for values in combined]
+        if len(found) > _MOST:
+            raise UserError(f"{len(found)} settings to try: at most {_MOST} in one sweep")
+        return found
+
+
+def sweep(
+    run: Run,
+    objective: str,
+    grid: Grid | Mapping[str, Any],
+    *,
+    num_samples: int = 0,
+    figure: str = "",
+) -> StageRecord:
+    """Try sampling settings of a run's generator, and say which is best.
+
+    Args:
+        run: the run; its generator is trained.
+        objective: `denoising` or `consistency`.
+        grid: what to try.
+        num_samples: images of each setting; 0: 10,000, or the recipe's where it has fewer.
+        figure: by which is chosen; empty: the first of `FIGURES` that the recipe measures.
+
+    Outputs: `points` (JSON: every setting with its figures), `overrides` (JSON: key of a recipe ->
+    best value) and `plot` (HTML). Metrics: `best`, the best value of the figure, and `points`.
+    """
+    if objective not in OBJECTIVES:
+        raise UserError(f"objective {objective!r}: use {' or '.join(OBJECTIVES)}")
+    grid = grid if isinstance(grid, Grid) else _grid(grid)
+    manifest = stored_manifest(run)
+    run = with_measured(run, manifest)
+    check_evaluation(run.recipe, manifest, run.store_uri)
+    points = grid.points()
+    weights = stored_output(run, f"finetune-{objective}")
+    reference = require_record(run, "reference-statistics")
+    statistics = HandOver.of(run, reference)
+    settings = run.recipe.evaluate
+    count = num_samples or min(_SAMPLES, settings.num_samples)
+    inputs = {
+        "generator": weights.sha256("generator"),
+        **{name: stored.sha256 for name, stored in statistics.objects.items()},
+    }
+    chosen = _figure(figure, settings.networks)
+    base = evaluation_config(run.recipe, objective)
+    config = {**base, "points": points, "num_samples": count, "figure": chosen}
+    needs = ("shard", "reference-statistics", f"finetune-{objective}")
+    stage = Stage(f"sweep-{objective}", "sweep", objective, "judging", needs)
+    for point in points:  # before anything long starts
+        _sampling(run, objective, point)
+        _weights_of(run, objective, weights, point)
+
+    def work(reporter: StageReporter, outputs: Outputs) -> None:
+        _Sweep(run, objective, weights, statistics, inputs, count, reporter, outputs).work(
+            points, chosen
+        )
+
+    return perform(run, stage, config=config, inputs=inputs, work=work)
+
+
+def _grid(given: Mapping[str, Any]) -> Grid:
+    """Read a grid as a pipeline hands it over. Raises `UserError`."""
+    unknown = sorted(set(given) - set(Grid.__dataclass_fields__))
+    if unknown:
+        raise UserError(
+            f"grid has {unknown[0]!r}: it may have {', '.join(Grid.__dataclass_fields__)}"
+        )
+    try:
+        return Grid(
+            guidance_scale=tuple(float(v) for v in given.get("guidance_scale", ())),
+            guidance_interval=tuple(
+                (float(low), float(high)) for low, high in given.get("guidance_interval", ())
+            ),
+            steps=tuple(int(v) for v in given.get("steps", ())),
+            ema=tuple(float(v) for v in given.get("ema", ())),
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(f"grid: every entry is a list of numbers ({error})") from error
+
+
+def _figure(wanted: str, networks: Sequence[str]) -> str:
+    """Return by which figure is chosen. Raises `UserError` for one that is not measured."""
+    able = [name for name in FIGURES if (m := find(name)) and m.networks[0] in networks]
+    if not wanted:
+        return able[0]
+    if wanted not in able:
+        raise UserError(f"--figure {wanted}: this recipe measures {', '.join(able)}")
+    return wanted
+
+
+def _sampling(run: Run, objective: str, point: Mapping[str, Any]) -> SamplingConfig:
+    changes = {name: value for name, value in point.items() if name != "ema"}
+    return run.recipe.sampling(objective).changed(**changes)
+
+
+def _weights_of(run: Run, objective: str, weights: HandOver, point: Mapping[str, Any]) -> str:
+    """Return the output of the training that a point takes. Raises `UserError`."""
+    averages = getattr(run.recipe, objective).averages
+    kinds = {decay: kind for kind, decay in averages.items()}
+    if point.get("ema") is None:
+        return "generator"
+    kind = kinds.get(point["ema"])
+    if kind is None or kind not in weights.objects:
+        kept = ", ".join(f"{decay:g}" for decay in kinds)
+        raise UserError(
+            f"ema {point['ema']:g}: the training kept averages at {kept} (a list in "
+            f"{objective}.ema_decay keeps several)"
+        )
+    return kind
+
+
+@dataclass
+class _Sweep:
+    """A sweep at work."""
+
+    run: Run
+    objective: str
+    weights: HandOver
+    statistics: HandOver
+    inputs: dict[str, str]
+    count: int
+    reporter: StageReporter
+    outputs: Outputs
+
+    def work(self, points: list[dict[str, Any]], figure: str) -> None:
+        """Try every point that was not tried before; write what is best."""
+        tried = []
+        for number, point in enumerate(points):
+            self.reporter.progress(number, len(points), "settings")
+            metrics = self._known(point) or self._try(point)
+            tried.append({"settings": point, "metrics": metrics})
+            said = ", ".join(f"{name} {value}" for name, value in point.items())
+            self.reporter.message(f"{said}: {figure} {_shown(metrics.get(figure))}")
+        measured = [one for one in tried if _finite(one["metrics"].get(figure))]
+        if not measured:
+            raise UserError(f"no setting gave a finite {figure}: look at the generator's samples")
+        best = min(measured, key=lambda one: one["metrics"][figure])
+        overrides = {
+            f"{self.objective}.{SETTINGS[name]}": list(value) if isinstance(value, tuple) else value
+            for name, value in best["settings"].items()
+            if name in SETTINGS
+        }
+        content = {"figure": figure, "num_samples": self.count, "best": best, "points": tried}
+        self._put("points", "points.json", content)
+        self._put("overrides", "overrides.json", overrides)
+        from epg.report.sweep import sweep_page
+
+        page = sweep_page(f"{self.run.recipe.name}, {self.objective}", content)
+        self.outputs.put_bytes("plot", "sweep.html", page.encode())
+        self.outputs.metrics.update(best=best["metrics"][figure], points=len(tried))
+        self.outputs.details.update(
+            figure=figure, overrides=overrides, ema=best["settings"].get("ema")
+        )
+
+    def _put(self, name: str, filename: str, content: Any) -> None:
+        text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+        self.outputs.put_bytes(name, filename, text.encode())
+
+    def _key(self, point: Mapping[str, Any]) -> str:
+        """Where a point's figures lie: everything that they depend on is in the name."""
+        config = evaluation_config(self.run.recipe, self.objective)
+        config["sampling"] = _sampling(self.run, self.objective, point).model_dump(mode="json")
+        config |= {"num_samples": self.count, "ema": point.get("ema")}
+        name = fingerprint("sweep", config, self.inputs)
+        return f"sweep-{self.objective}/points/{name[:32]}.json"
+
+    def _known(self, point: Mapping[str, Any]) -> dict[str, float | None] | None:
+        def read(data: bytes) -> dict[str, float | None]:
+            content = fields(parse_object(data), {"metrics": dict, SEAL: str})
+            found: dict[str, float | None] = unseal(content, required=True)["metrics"]
+            return found
+
+        try:
+            return read_document(self.run.store, self._key(point), read)
+        except (ObjectNotFound, DocumentError):
+            return None
+
+    def _try(self, point: Mapping[str, Any]) -> dict[str, float | None]:
+        """Generate and measure with one setting; its figures are stored at once."""
+        import numpy as np
+
+        from epg.diffusion.seeds import derive_seed
+        from epg.evaluation.features.describing import describe
+        from epg.evaluation.generate import GeneratedImages
+        from epg.evaluation.judging import Judging
+        from epg.evaluation.labels import drawn_labels
+        from epg.evaluation.looking import span_of
+        from epg.model.files import load_generator
+
+        settings = self.run.recipe.evaluate
+        seed = derive_seed(self.run.recipe.seed, "sweep")
+        kind = _weights_of(self.run, self.objective, self.weights, point)
+        path = self.weights.fetch(
+            self.run.store, kind, self.outputs.scratch / f"{kind}.safetensors"
+        )
+        loaded = load_generator(path)
+        source = GeneratedImages(
+            loaded,
+            drawn_labels(settings.labels, self.count, len(loaded.classes), seed),
+            seed=seed,
+            batch_size=settings.batch_size,
+            sampling=_sampling(self.run, self.objective, point),
+        )
+        networks, real = self._networks(source.device)
+        size = span_of(settings.batch_size)
+        found = describe(
+            list(networks.values()),
+            (
+                (
+                    source.read(start, min(start + size, self.count)).cpu().numpy(),
+                    source.labels[start : start + size],
+                )
+                for start in range(0, self.count, size)
+            ),
+            device=source.device,
+        )
+        judging = Judging(settings, networks, seed, source.device)
+        figures = judging.figures(real, dict(zip(networks, found, strict=True)), source.labels)
+        metrics = {
+            name: float(value) if np.isfinite(value) else None
+            for name, value in figures.metrics.items()
+        }
+        metrics["nfe"] = source.nfe
+        content = json.dumps(sealed({"metrics": metrics})).encode()
+        self.outputs.store.put_bytes(self._key(point), content)
+        return metrics
+
+    def _networks(self, device: Any) -> tuple[dict[str, FeatureNetwork], dict[str, Statistics]]:
+        from epg.evaluation.features.base import Statistics
+        from epg.evaluation.features.networks import open_networks
+
+        kinds = self.run.recipe.evaluate.networks
+        classifier = None
+        if "classifier" in kinds:
+            classifier = self._fetch("classifier", "classifier.safetensors")
+        networks = open_networks(
+            kinds,
+            classifier,
+            device,
+            root=self.run.store_uri,
+            scratch=self.outputs.scratch,
+        )
+        real = {
+            kind: Statistics.from_npz(self._fetch(f"statistics-{kind}", f"statistics-{kind}.npz"))
+            for kind in networks
+        }
+        return networks, real
+
+    def _fetch(self, name: str, filename: str) -> Path:
+        return self.statistics.fetch(self.run.store, name, self.outputs.scratch / filename)
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if _finite(value) else "not finite"
+
+
+sweep_component = Component(
+    sweep, follows=("statistics", "generator"), shows={"plot": "plot"}, measures="metrics"
+)
