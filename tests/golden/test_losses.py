@@ -1,7 +1,8 @@
 """The first losses of the smoke recipe: a change of the numbers is seen, and must be meant.
 
-`make golden` writes them anew. Processors round differently, so they are compared to 1 part in
-a thousand, which is far below what a change of the method does within these steps.
+`make golden` writes them anew. Processors, and numbers of threads, round differently: the first
+steps are compared to 1 part in a thousand, the later ones, where such differences have grown (to
+1 % at step 50 of consistency), to 5 parts in a hundred.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from epg.training.objective import Objective
 from epg.training.pretraining import Pretraining
 
 FILE = Path(__file__).parent / "losses.json"
-STEPS = 5
+STEPS = 50
 CPU = torch.device("cpu")
 
 
@@ -61,4 +62,5 @@ def test_first_losses_are_the_ones_on_record(request: pytest.FixtureRequest) -> 
     assert found.keys() == expected.keys()
     for stage, rows in expected.items():
         for step, row in enumerate(rows):
-            assert found[stage][step] == pytest.approx(row, rel=1e-3), (stage, step + 1)
+            near = 1e-3 if step < 10 else 5e-2
+            assert found[stage][step] == pytest.approx(row, rel=near), (stage, step + 1)
