@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from epg.cli.checkpoints import add_checkpoint_commands
 from epg.cli.cluster import add_cluster_commands
 from epg.cli.costs import add_cost_commands
 from epg.cli.data import add_data_commands
@@ -176,6 +177,7 @@ def compile_command(
 
 
 add_data_commands(app)
+add_checkpoint_commands(app)
 add_cluster_commands(app)
 
 

@@ -48,9 +48,9 @@ _FIELDS: dict[str, Kind] = {
     "inputs": dict,
     "files": dict,
 }
-_FOLDER = re.compile(r"^(step-([0-9]{9})\.[0-9a-f]{8})/")
+FOLDER = re.compile(r"^(step-([0-9]{9})\.[0-9a-f]{8})/")
 _STATE = re.compile(r"state-[0-9]{5}\.safetensors")
-_MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"
 _SERIES = "series.jsonl"
 _KEPT = 2  # whole checkpoints
 _SERIES_BYTES = 1024**3  # a row of a step has about 300
@@ -119,7 +119,7 @@ class Checkpoints:
             "files": files,
         }
         content = json.dumps(sealed(manifest), indent=1).encode()
-        self._store.put_bytes(f"{folder}/{_MANIFEST}", content)
+        self._store.put_bytes(f"{folder}/{MANIFEST}", content)
         self._whole.add(folder)
         self._sweep()
 
@@ -160,7 +160,7 @@ class Checkpoints:
         for folder in self._complete():
             where = f"{self._store.uri}/{folder}"
             try:
-                manifest = read_document(self._store, f"{folder}/{_MANIFEST}", _manifest_of(folder))
+                manifest = read_document(self._store, f"{folder}/{MANIFEST}", manifest_of(folder))
                 self._check(manifest, where)
                 for name, digest in manifest["files"].items():
                     self._verify(f"{folder}/{name}", digest)
@@ -251,10 +251,10 @@ class Checkpoints:
         """Folder -> whether its manifest is there."""
         found: dict[str, bool] = {}
         for info in self._store.list():
-            match = _FOLDER.match(info.key)
+            match = FOLDER.match(info.key)
             if match:
                 folder = match.group(1)
-                complete = info.key == f"{folder}/{_MANIFEST}"
+                complete = info.key == f"{folder}/{MANIFEST}"
                 found[folder] = found.get(folder, False) or complete
         return found
 
@@ -271,14 +271,14 @@ class Checkpoints:
         for folder in self._folders():
             if folder not in kept:
                 # The manifest goes first: from then on nobody takes the folder for whole.
-                self._store.delete(f"{folder}/{_MANIFEST}")
+                self._store.delete(f"{folder}/{MANIFEST}")
                 self._store.clear(folder)
 
     def _trust(self, folder: str) -> tuple[int, str]:
         return (folder in self._whole) - (folder in self._damaged), folder
 
 
-def _manifest_of(folder: str) -> Callable[[bytes], dict[str, Any]]:
+def manifest_of(folder: str) -> Callable[[bytes], dict[str, Any]]:
     """Return the reader of a folder's manifest, which raises `DocumentError`."""
 
     def read(data: bytes) -> dict[str, Any]:

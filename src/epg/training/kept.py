@@ -1,0 +1,78 @@
+"""Which checkpoints a training stage has, and whether they can be used; nothing is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from epg.documents import DocumentError
+from epg.store.base import ObjectNotFound, Store
+from epg.store.digest import stream_sha256
+from epg.store.reading import read_document
+from epg.training.checkpoints import FOLDER, MANIFEST, manifest_of
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One folder of a stage's checkpoints.
+
+    Attributes:
+        folder: its name.
+        step: steps done.
+        size: bytes of all its objects.
+        fault: what is wrong with it; None: nothing that was looked at.
+    """
+
+    folder: str
+    step: int
+    size: int
+    fault: str | None
+
+
+def kept_checkpoints(
+    store: Store, verify: bool, on_progress: Callable[[int, int], None] | None = None
+) -> list[Kept]:
+    """Return the checkpoints below a store's place, newest first.
+
+    Args:
+        store: where they lie, `<run>/<stage>/checkpoints`.
+        verify: whether every byte is read and compared with its digest; else only that each
+            manifest is sound and each of its files there.
+        on_progress: called with (bytes read, bytes to read).
+    """
+    sizes: dict[str, dict[str, int]] = {}
+    for info in store.list():
+        if match := FOLDER.match(info.key):
+            name = info.key.removeprefix(match[0])
+            sizes.setdefault(match[1], {})[name] = info.size
+    total = sum(sum(of.values()) for of in sizes.values())
+    found, done = [], 0
+    for folder in sorted(sizes, reverse=True):
+        fault = next(_faults(store, folder, sizes[folder], verify), None)
+        size = sum(sizes[folder].values())
+        done += size
+        if on_progress:
+            on_progress(done, total)
+        step = int(folder.partition("-")[2].partition(".")[0])
+        found.append(Kept(folder, step, size, fault))
+    return found
+
+
+def _faults(store: Store, folder: str, sizes: dict[str, int], verify: bool) -> Iterator[str]:
+    if MANIFEST not in sizes:
+        yield "not whole: a save that was interrupted, or goes on"
+        return
+    try:
+        manifest: dict[str, Any] = read_document(store, f"{folder}/{MANIFEST}", manifest_of(folder))
+    except (DocumentError, ObjectNotFound) as error:
+        yield str(error)
+        return
+    for name, digest in manifest["files"].items():
+        if name not in sizes:
+            yield f"{name} is gone"
+        elif verify:
+            with store.open(f"{folder}/{name}") as stream:
+                read = stream_sha256(stream)
+            if read != digest:
+                yield f"{name} has SHA-256 {read[:12]}..., expected {digest[:12]}..."
