@@ -6,7 +6,7 @@ from epg.telemetry.progress import StageReporter
 
 def shard(run, begin_at=""):
     contents = present_contents(run, noted_contents(run), StageReporter("shard"))
-    return toy(run, "shard", outputs=("manifest",), inputs={"source": contents.digest})
+    return toy(run, "shard", outputs=("manifest", "page"), inputs={"source": contents.digest})
 
 
-shard_component = Component(shard, shows={"shards": "manifest"})
+shard_component = Component(shard, shows={"shards": "manifest", "page": "page"})
