@@ -37,7 +37,10 @@ REFUSALS = [
     (("--recipe", "toy", "--no-denoising", "--no-consistency"), ("nothing to train",)),
     (("--recipe", "toy", "--data", "folder:absent"), ("absent",)),
     (("--recipe", "toy", "--store", "ftp://somewhere"), ("ftp",)),
-    (("--recipe", "toy", "--set", "evaluate.networks=[inception]"), ("Inception", "SHA-256")),
+    (
+        ("--recipe", "toy", "--set", "evaluate.networks=[inception]"),
+        ("FID", "`epg weights inception`"),
+    ),
     (("--recipe", "toy", "--inception-weights", "none.pth"), ("none.pth",)),
     (("--recipe", "toy", "--metrics-port", "http"), ("--metrics-port",)),
     (("--recipe", "toy", "--colour"), ("--colour",)),

@@ -207,10 +207,12 @@ def _environment(request: RunRequest, run: Run) -> dict[str, str]:
     from epg.evaluation.features.weights import WEIGHTS, require_weights
 
     found: dict[str, str] = {}
+    networks: list[str] = list(run.recipe.evaluate.networks)
     if request.inception_weights:
+        networks.append("inception")  # a file that is named must be there, also if nobody needs it
         path = str(Path(request.inception_weights).expanduser().absolute())
         found[WEIGHTS["inception"].variable] = path
-    require_weights(run.recipe.evaluate.networks, run.store_uri, {**os.environ, **found})
+    require_weights(networks, run.store_uri, {**os.environ, **found})
     if request.metrics_port is not None:
         found["EPG_METRICS_PORT"] = str(request.metrics_port)
     if "://" in run.store_uri and "EPG_S3_DEADLINE" not in os.environ:

@@ -210,8 +210,8 @@ def test_a_measured_pace_stands_beside_the_plan_of_the_same_gpus() -> None:
     planned = make_plan(recipe, gpus=8, gpu_type="h100").trainings[1].images_per_second
     found = pace(recipe, "denoising", 2 * planned, "NVIDIA H100 80GB HBM3", 8)
     assert found.planned == pytest.approx(planned)
-    assert found.share_of_peak == pytest.approx(0.4)
-    assert found.tflops == pytest.approx(0.4 * 8 * 989.0)
+    assert found.share_of_peak == pytest.approx(2 * MEASURED_SHARES["denoising"].value)
+    assert found.tflops == pytest.approx(2 * MEASURED_SHARES["denoising"].value * 8 * 989.0)
     assert pace(recipe, "denoising", 10.0, "cpu", 1).planned is None
 
 
