@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from epg.config.document import Lines, parse_document, write_document
+from epg.config.earlier import RENAMED, translate
 from epg.config.recipe import Recipe
 from epg.errors import UserError, did_you_mean, one_line
 
@@ -23,12 +24,6 @@ _MAX_BYTES = 1_000_000
 #: What JSON leaves as it is and YAML does not take.
 _UNSEEN = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 _SHOWN = 100  # characters of a value
-
-#: Keys of earlier versions -> what says it now; the new key's own description explains it.
-RENAMED = {
-    "consistency.num_stages": "consistency.steps_per_stage",
-    "evaluate.features": "evaluate.networks",
-}
 
 
 def available_recipes() -> list[str]:
@@ -54,6 +49,8 @@ def load_recipe(recipe: str, overrides: Mapping[str, Any] | None = None) -> Reci
     for key, value in (overrides or {}).items():
         _override(content, key, value)
         lines[tuple(key.split("."))] = 0
+    for new, old in translate(content).items():
+        lines[tuple(new.split("."))] = lines.get(tuple(old.split(".")), 0)
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epg.config.comparison import differences
+from epg.config.earlier import RENAMED
 from epg.config.loading import (
-    RENAMED,
     available_recipes,
     dump_recipe,
     load_recipe,
@@ -77,8 +77,38 @@ def test_misspelt_override_says_so() -> None:
     assert "'steps'" in text
 
 
-def test_a_key_that_was_renamed_says_what_took_its_place() -> None:
-    text = SMOKE.replace("networks:\n  - classifier\n", "features: classifier\n")
+EARLIER = SMOKE.replace("networks:\n  - classifier\n", "features: classifier\n").replace(
+    "steps_per_stage: 4\n", "num_stages: 6\n"
+)
+
+
+@pytest.mark.parametrize(("steps", "stages", "length"), [(24, 6, 4), (23, 6, 4), (4, 6, 1)])
+def test_keys_of_version_0_1_are_read(steps: int, stages: int, length: int) -> None:
+    text = EARLIER.replace("num_stages: 6", f"num_stages: {stages}")
+    recipe = load_recipe(text, {"consistency.steps": steps, "consistency.warmup_steps": 0})
+    assert recipe.evaluate.networks == ["classifier"]
+    assert recipe.consistency.steps_per_stage == length
+    assert "num_stages" not in dump_recipe(recipe)
+    assert "features" not in dump_recipe(recipe)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("features: classifier", "features: vgg", "evaluate.networks.0 is 'vgg'"),
+        ("features: classifier", "features: 3", "evaluate.features is no more: write evaluate.net"),
+        ("num_stages: 6", "num_stages: 0", "consistency.num_stages is no more: write consistency"),
+        ("num_stages: 6", "num_stages: few", "consistency.num_stages is no more: write consiste"),
+    ],
+)
+def test_keys_of_version_0_1_with_values_that_are_none(old: str, new: str, says: str) -> None:
+    text = EARLIER.replace(old, new)
+    line = 1 + text.split(new)[0].count("\n")
+    assert refusal(text).startswith(f"recipe:{line}: {says}")
+
+
+def test_a_key_that_was_renamed_beside_the_new_one_says_what_took_its_place() -> None:
+    text = SMOKE.replace("networks:\n", "features: classifier\n  networks:\n")
     line = 1 + text.split("features:")[0].count("\n")
     assert refusal(text).startswith(
         f"recipe:{line}: evaluate.features is no more: write evaluate.networks (a list such as "
@@ -172,7 +202,8 @@ def test_a_key_of_an_earlier_version_names_the_new_one(tmp_path: Path) -> None:
     assert text.startswith("--set consistency.num_stages: consistency.num_stages is no more")
     assert "write consistency.steps_per_stage (" in text
     path = tmp_path / "old.yaml"
-    path.write_text(SMOKE.replace("steps_per_stage: 4", "num_stages: 6").replace("seed: 0", ""))
+    both = SMOKE.replace("steps_per_stage: 4", "num_stages: 6\n  steps_per_stage: 4")
+    path.write_text(both.replace("seed: 0", ""))
     assert "write consistency.steps_per_stage" in refusal(str(path))  # before the missing seed
 
 
