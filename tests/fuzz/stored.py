@@ -17,7 +17,7 @@ import torch
 from epg.data.manifest import Manifest, ShardInfo
 from epg.data.reader import ShardReader
 from epg.data.shard_format import END, encode_sample, sample_key
-from epg.data.sharding import _Part
+from epg.data.shard_note import ShardNote
 from epg.documents import DocumentError
 from epg.errors import UserError
 from epg.model.files import load_weights, save_weights
@@ -130,8 +130,8 @@ def _manifests(folder: Path) -> Kind:
 def _notes(folder: Path) -> Kind:
     del folder
     info = manifest().shards("train")[0]
-    note = _Part(3, info, {0: 1, 1: 1}, {"grey to RGB": 1}, [("a", "empty file", "0 bytes")])
-    return Kind("note of a shard", note.to_json(), _Part.from_json)
+    note = ShardNote(3, info, {0: 1, 1: 1}, {"grey to RGB": 1}, [("a", "empty file", "0 bytes")])
+    return Kind("note of a shard", note.to_json(), ShardNote.from_json)
 
 
 def _leases(folder: Path) -> Kind:

@@ -3,79 +3,36 @@
 Samples of a split are shuffled once, so that every shard holds a mix of classes; which sample
 belongs to which shard does not depend on what turns out to be unreadable. So each shard stands for
 itself: a note beside a finished one lets an interrupted run go on, parts of the set may be written
-by several processes, and the manifest, which gathers the notes, is written last.
+by several processes, and a shard that is lost later is written alone. The manifest, which gathers
+the notes, is written last.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 
 from epg.data.encoding import encode_image
-from epg.data.manifest import SPLITS, Manifest, ShardInfo, shard_info
+from epg.data.manifest import SPLITS, Manifest, ShardInfo
 from epg.data.pixels import PixelSums
 from epg.data.settings import ImageSettings
 from epg.data.shard_file import ShardFile
+from epg.data.shard_note import ShardNote, note_key
 from epg.data.shard_plan import PlannedShard, plan_shards
 from epg.data.sources.base import BadImageError, Image, Item, Source
-from epg.documents import SEAL, DocumentError, Kind, fields, parse_object, sealed, unseal
+from epg.documents import DocumentError
 from epg.errors import UserError, one_line, printable
 from epg.store.base import ObjectNotFound, Store
 from epg.store.reading import read_document
 
 MANIFEST_NAME = "manifest.json"
-_NOTE: dict[str, Kind] = {
-    "num_items": int,
-    "shard": (dict, type(None)),
-    "class_counts": dict,
-    "converted": dict,
-    "skipped": list,
-    "pixels": dict,
-    SEAL: str,
-}
 _NAMED_BAD_IMAGES = 100
 _COUNTED_AFTER_STOP = 5_000
 
 Progress = Callable[[int, int, dict[str, float]], None]
-
-
-@dataclass
-class _Part:
-    """What is known of a written shard; JSON beside it until the set is complete."""
-
-    num_items: int
-    shard: ShardInfo | None = None  # None: none of its images could be used
-    class_counts: dict[int, int] = field(default_factory=dict)
-    converted: dict[str, int] = field(default_factory=dict)
-    skipped: list[tuple[str, str, str]] = field(default_factory=list)  # name, reason, detail
-    pixels: PixelSums = field(default_factory=PixelSums)
-
-    def to_json(self) -> bytes:
-        content = {**asdict(self), "pixels": self.pixels.to_note()}
-        return json.dumps(sealed(content), sort_keys=True).encode("ascii")
-
-    @classmethod
-    def from_json(cls, data: bytes) -> _Part:
-        """Read a note. Raises `DocumentError`, also for one of version 0.1, which has no seal."""
-        raw = unseal(fields(parse_object(data), _NOTE), required=True)
-        shard = shard_info(raw["shard"]) if raw["shard"] is not None else None
-        for counted in (raw["class_counts"], raw["converted"]):
-            fields(counted, {}, dict.fromkeys(counted, int))
-        for bad in raw["skipped"]:
-            if not isinstance(bad, list) or [type(text) for text in bad] != [str] * 3:
-                raise DocumentError("a skipped image is a name, a reason and a detail")
-        try:
-            counts = {int(label): n for label, n in raw["class_counts"].items()}
-        except ValueError:
-            raise DocumentError("a class is no number") from None
-        skipped = [(name, reason, detail) for name, reason, detail in raw["skipped"]]
-        pixels = PixelSums.from_note(raw["pixels"])
-        return cls(raw["num_items"], shard, counts, raw["converted"], skipped, pixels)
 
 
 def write_shards(
@@ -89,8 +46,8 @@ def write_shards(
 ) -> Manifest:
     """Write all shards and the manifest under `prefix` and return the manifest.
 
-    An interrupted call that is repeated with the same arguments keeps the shards that are there,
-    as it keeps those that `write_part` has written.
+    A call that is repeated with the same arguments, because it was interrupted or a shard was lost,
+    keeps the shards that are there, as it keeps those that `write_part` has written.
 
     Args:
         source: an opened source.
@@ -108,13 +65,11 @@ def write_shards(
     prefix = prefix.strip("/")
     shards = plan_shards(source, config, seed)
     writer = _Writer(source, config, store, on_progress, shards)
-    parts: dict[str, list[_Part]] = {split: [] for split in SPLITS}
+    parts: dict[str, list[ShardNote]] = {split: [] for split in SPLITS}
     for shard in shards:
         parts[shard.split].append(writer.reuse_or_write(shard.key(prefix), shard))
     manifest = _manifest(source, config, parts, source_digest)
     store.put_bytes(f"{prefix}/{MANIFEST_NAME}", manifest.to_json())
-    for shard in shards:
-        store.delete(_note_key(shard.key(prefix)))
     return manifest
 
 
@@ -153,10 +108,6 @@ def write_part(
         writer.reuse_or_write(shard.key(prefix.strip("/")), shard)
 
 
-def _note_key(shard_key: str) -> str:
-    return f"{shard_key}.part.json"
-
-
 class _Writer:
     """Writes one shard after another, and counts what cannot be used."""
 
@@ -174,10 +125,10 @@ class _Writer:
         self._done = 0
         self._bad: list[tuple[str, str, str]] = []
 
-    def reuse_or_write(self, key: str, shard: PlannedShard) -> _Part:
+    def reuse_or_write(self, key: str, shard: PlannedShard) -> ShardNote:
         """Return what is known of a shard after making sure that it is in the store."""
         self._unread.popleft()
-        part = self._reuse(key)
+        part = self._reuse(key, len(shard.positions))
         if part is None:
             part = self._write(key, shard.items(self._source))
         else:
@@ -187,26 +138,26 @@ class _Writer:
         self._report()
         return part
 
-    def _reuse(self, key: str) -> _Part | None:
-        """Return the note of a finished shard, or None where there is no finished shard.
+    def _reuse(self, key: str, num_items: int) -> ShardNote | None:
+        """Return the note of a finished shard of so many items, or None where there is none.
 
         Raises:
             UserError: the store cannot be asked, which says nothing about the shard.
         """
         try:
-            part = read_document(self._store, _note_key(key), _Part.from_json)
-        except ObjectNotFound:
-            return None
-        except DocumentError:
+            part = read_document(self._store, note_key(key), ShardNote.from_json)
+        except (ObjectNotFound, DocumentError):
             return None  # not readable: the shard is written again
+        if part.num_items != num_items:
+            return None  # of another plan
         return part if part.shard is None or self._there(part.shard) else None
 
     def _there(self, shard: ShardInfo) -> bool:
         indexed = not shard.index_size or self._store.size(shard.index_key) == shard.index_size
         return indexed and self._store.size(shard.key) == shard.size
 
-    def _write(self, key: str, items: list[Item]) -> _Part:
-        part = _Part(len(items))
+    def _write(self, key: str, items: list[Item]) -> ShardNote:
+        part = ShardNote(len(items))
         counts: Counter[int] = Counter()
         converted: Counter[str] = Counter()
 
@@ -221,10 +172,12 @@ class _Writer:
         with contextlib.closing(samples()) as encoded:
             part.shard = ShardFile(self._store, key).write(encoded)
         part.class_counts, part.converted = dict(sorted(counts.items())), dict(converted)
-        self._store.put_bytes(_note_key(key), part.to_json())
+        self._store.put_bytes(note_key(key), part.to_json())
         return part
 
-    def _usable(self, items: list[Item], part: _Part) -> Generator[tuple[Item, Image], None, None]:
+    def _usable(
+        self, items: list[Item], part: ShardNote
+    ) -> Generator[tuple[Item, Image], None, None]:
         """Yield the usable images in order; note the others in `part`. Raises `UserError`."""
         with contextlib.closing(self._source.read(items)) as results:
             for item, result in results:
@@ -264,7 +217,7 @@ class _Writer:
         raise UserError(
             f"{self._source.spec}: {len(self._bad)} of the {self._done} images read (of "
             f"{self._total} in all) cannot be used, more than data.max_bad_fraction={limit:g} "
-            f"allows ({_one_line(shown)}{more}); mend or remove them, or skip them by "
+            f"allows ({one_line(shown)}{more}); mend or remove them, or skip them by "
             f"--set data.max_bad_fraction={enough:g}"
         )
 
@@ -274,7 +227,7 @@ class _Writer:
 
 
 def _manifest(
-    source: Source, config: ImageSettings, parts: dict[str, list[_Part]], digest: str
+    source: Source, config: ImageSettings, parts: dict[str, list[ShardNote]], digest: str
 ) -> Manifest:
     """Put the parts together. Raises `UserError` for a split or class without images."""
     counts = {
@@ -287,7 +240,7 @@ def _manifest(
         if empty:
             raise UserError(
                 f"{source.spec}: no usable image in the {split} split for "
-                f"{_one_line(', '.join(empty[:3]))}{' and others' if len(empty) > 3 else ''}; "
+                f"{one_line(', '.join(empty[:3]))}{' and others' if len(empty) > 3 else ''}; "
                 "add images or remove the class"
             )
     every = [part for of_split in parts.values() for part in of_split]
@@ -316,7 +269,3 @@ def _manifest(
         crop=config.crop,
         encoding=config.encoding,
     )
-
-
-def _one_line(text: str) -> str:
-    return one_line(text)

@@ -156,7 +156,7 @@ def _folder(source: str) -> str:
 
 
 def _forget_incomplete(run: Run) -> None:
-    """Drop the record when a shard is gone or cut, so that the stage writes it again.
+    """Drop the record when a shard is gone or cut, so that the stage writes it, alone, again.
 
     Raises:
         UserError: the store cannot be asked, which says nothing about the shards.
@@ -174,7 +174,7 @@ def _forget_incomplete(run: Run) -> None:
     wrong = sorted(key for key, size in expected.items() if found.get(key) != size)
     if wrong:
         StageReporter(STAGE.name).warning(
-            f"{wrong[0]} is missing or cut: the shards are written again"
+            f"{wrong[0]} is missing or cut: what is not whole is written again"
         )
         run.store.delete(record_key(STAGE.name))
 

@@ -34,6 +34,9 @@ def folder_settings(settings, **changes):
     return settings(**{"channels": 3, "num_classes": 2, "samples_per_shard": 4, **changes})
 
 
+BESIDE = ("", ".index", ".part.json")
+
+
 def test_same_input_same_bytes(settings, tmp_path, digits):
     config = settings()
     for name in ("a", "b"):
@@ -41,12 +44,9 @@ def test_same_input_same_bytes(settings, tmp_path, digits):
         write_shards(open_source("digits", config, 0), config, 0, store, "shards/x/")
     assert content(tmp_path / "a") == content(tmp_path / "b")
     assert list(content(tmp_path / "a" / "shards" / "x")) == [
-        "held-out-000000.tar",
-        "held-out-000000.tar.index",
-        "held-out-000001.tar",
-        "held-out-000001.tar.index",
+        *[f"held-out-00000{i}.tar{beside}" for i in range(2) for beside in BESIDE],
         "manifest.json",
-        *[f"train-00000{i}.tar{index}" for i in range(5) for index in ("", ".index")],
+        *[f"train-00000{i}.tar{beside}" for i in range(5) for beside in BESIDE],
     ]
     _, manifest = digits
     assert Manifest.from_json((tmp_path / "a/shards/x/manifest.json").read_bytes()) == manifest
@@ -253,15 +253,37 @@ def test_shard_of_bad_images_only_is_left_out(settings, photos, store):
     assert ShardReader(store, manifest, "train").load()[0].shape == (9, 8, 8, 3)
 
 
-def test_notes_are_json_and_go_away(settings, photos, store):
+def test_notes_are_json_and_stay(settings, photos, store):
     config = folder_settings(settings)
     source = open_source(f"folder:{photos}", config, 0)
-    with pytest.raises(KeyboardInterrupt):
-        write_shards(StopAfter(source, 8), config, 0, store, "s")
-    note = json.loads(store.get_bytes("s/train-000000.tar.part.json"))
-    assert note["shard"]["num_samples"] == 4
-    write_shards(source, config, 0, store, "s")
-    assert not [info.key for info in store.list("s/") if info.key.endswith(".part.json")]
+    manifest = write_shards(source, config, 0, store, "s")
+    for shard in [*manifest.shards("train"), *manifest.shards("held-out")]:
+        note = json.loads(store.get_bytes(f"{shard.key}.part.json"))
+        assert note["shard"]["sha256"] == shard.sha256
+        assert note["num_items"] == shard.num_samples
+
+
+@pytest.mark.parametrize("lost", ["train-000002.tar", "train-000002.tar.index"])
+def test_shard_that_is_lost_from_a_finished_set_is_written_alone(settings, tmp_path, lost):
+    config = settings()
+    source = open_source("digits", config, 0)
+    store = open_store(str(tmp_path / "set"))
+    whole = write_shards(source, config, 0, store, "s")
+    before = content(tmp_path / "set")
+    store.delete(f"s/{lost}")
+    again = StopAfter(source, -1)
+    assert write_shards(again, config, 0, store, "s") == whole
+    assert again.given == 300
+    assert content(tmp_path / "set") == before
+
+
+def test_note_of_another_plan_is_not_believed(settings, tmp_path):
+    source = open_source("digits", settings(), 0)
+    store = open_store(str(tmp_path / "set"))
+    write_shards(source, settings(), 0, store, "s")
+    config = settings(samples_per_shard=900)
+    manifest = write_shards(source, config, 0, store, "s")
+    assert [s.num_samples for s in manifest.shards("train")] == [900, 538]
 
 
 def test_full_disk_is_one_line(settings, store, monkeypatch):
