@@ -6,7 +6,6 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from epg.data.sources.base import BadImageError, Item, OnRead, Reading, stratifi
 from epg.data.sources.contents import Contents, FileMark
 from epg.data.sources.cursor import Cursor
 from epg.data.sources.fetching import check_length, read_items
-from epg.data.sources.index import Index, ItemTable
+from epg.data.sources.index import Index, ItemTable, Made
 from epg.data.sources.volumes import Volume
 from epg.errors import UserError, printable, shown_names
 from epg.store.reading import PAUSE_SECONDS, READS
@@ -219,7 +218,7 @@ def seeded_held_out(
     return held_out
 
 
-class _Names(Sequence[str]):
+class _Names(Made[str]):
     """Names of all rows: those of one index after the other."""
 
     def __init__(self, indexes: list[Index], ends: NDArray[np.int64]) -> None:
@@ -228,12 +227,6 @@ class _Names(Sequence[str]):
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        part = int(np.searchsorted(self._ends, index, side="right"))
-        return self._indexes[part].names[index - (int(self._ends[part - 1]) if part else 0)]
+    def _made(self, place: int) -> str:
+        part = int(np.searchsorted(self._ends, place, side="right"))
+        return self._indexes[part].names[place - (int(self._ends[part - 1]) if part else 0)]

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import overload
+from typing import TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,26 @@ from epg.data.sources.base import Item
 _MOST_BYTES = 8 * 1024**3
 _SPLITS = ("train", "held-out")
 
+T = TypeVar("T")
 
-class Names(Sequence[str]):
+
+class Made(Sequence[T]):
+    """A sequence whose elements are made when they are asked for, by `_made`."""
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[T]: ...
+    def __getitem__(self, index: int | slice) -> T | list[T]:
+        places = range(len(self))[index]
+        return self._made(places) if isinstance(places, int) else [self._made(i) for i in places]
+
+    def _made(self, place: int) -> T:
+        """Return the element at a place from 0 to the length."""
+        raise NotImplementedError
+
+
+class Names(Made[str]):
     """Many short texts in one piece of memory."""
 
     def __init__(self, text: NDArray[np.uint8], ends: NDArray[np.int64]) -> None:
@@ -37,15 +55,9 @@ class Names(Sequence[str]):
     def __len__(self) -> int:
         return len(self.ends)
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        begin = int(self.ends[index - 1]) if index else 0
-        return self.text[begin : int(self.ends[index])].tobytes().decode("utf-8", "replace")
+    def _made(self, place: int) -> str:
+        begin = int(self.ends[place - 1]) if place else 0
+        return self.text[begin : int(self.ends[place])].tobytes().decode("utf-8", "replace")
 
 
 @dataclass
@@ -172,7 +184,7 @@ class Growing:
         return np.concatenate([*self._full, np.asarray(self._new, np.int64)])
 
 
-class ItemTable(Sequence[Item]):
+class ItemTable(Made[Item]):
     """Items, train before held-out, by label and in the order of the rows; made when asked for.
 
     Args:
@@ -199,18 +211,11 @@ class ItemTable(Sequence[Item]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    @overload
-    def __getitem__(self, index: int) -> Item: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Item]: ...
-    def __getitem__(self, index: int | slice) -> Item | list[Item]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        position = range(len(self))[index]
-        group = int(np.searchsorted(self._starts, position, side="right")) - 1
+    def _made(self, place: int) -> Item:
+        group = int(np.searchsorted(self._starts, place, side="right")) - 1
         split, label = divmod(group, self._num_classes)
-        number = position - int(self._starts[group])
-        return self._item(split, label, number, int(self._rows[position]))
+        number = place - int(self._starts[group])
+        return self._item(split, label, number, int(self._rows[place]))
 
     def _item(self, split: int, label: int, number: int, row: int) -> Item:
         size = int(self._sizes[row]) if self._sizes is not None else 0
