@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 _PNG_LEVEL = 1  # a third of the time of 6, for 6 % more bytes
 #: Bytes of a stored image by those of its pixels, to plan shards by: measured on photographs.
 _TYPICAL = {"raw": 1.0, "png": 0.55, "jpeg": 0.2}
-_TYPICAL_FILE = 110_000  # bytes of a file whose length nobody knows: ImageNet's mean
 _OVERHEAD = 2048  # bytes of a sample's headers and label in a tar
 
 
@@ -43,10 +42,15 @@ class StoredFormat(NamedTuple):
 
 
 def planned_bytes(settings: EncodingSettings, file_bytes: int = 0) -> float:
-    """Return about how many bytes a sample will take in a shard; exactly so for `raw`."""
-    if settings.encoding == "passthrough":
-        return (file_bytes or _TYPICAL_FILE) + _OVERHEAD
+    """Return about how many bytes a sample will take in a shard; exactly so for `raw`.
+
+    Args:
+        settings: of the shards.
+        file_bytes: of the sample's file; 0 for pixels that never were a file.
+    """
     pixels = settings.image_size**2 * settings.channels
+    if settings.encoding == "passthrough":
+        return (file_bytes or pixels) + _OVERHEAD
     return pixels * _TYPICAL[settings.encoding] + _OVERHEAD
 
 

@@ -141,6 +141,22 @@ def write_split_set(kind: str, folder: Path) -> None:
         write_parquet(folder / "data/validation-00000-of-00001.parquet", LATER, first=20)
 
 
+@pytest.mark.parametrize("kind", ["webdataset", "parquet", "idx"])
+def test_sizes_are_known_before_anything_is_read(tmp_path, wanted, kind):
+    if kind == "idx":
+        write_mnist(tmp_path)
+    else:
+        write_split_set(kind, tmp_path)
+    sizes = [item.size for item in open_source(f"{kind}:{tmp_path}", wanted, 0).items]
+    lengths = [len(picture(label, n)) for n, label in enumerate(LABELS)]
+    if kind == "webdataset":
+        assert sorted(sizes[: len(LABELS)]) == sorted(lengths)
+    elif kind == "parquet":  # means of row groups, with what Parquet itself takes
+        assert sum(lengths) < sum(sizes[: len(LABELS)]) < sum(lengths) + 400 * len(LABELS)
+    else:
+        assert set(sizes) == {0}
+
+
 @pytest.mark.parametrize("kind", ["webdataset", "parquet"])
 def test_splits_by_name(tmp_path, wanted, kind):
     write_split_set(kind, tmp_path)

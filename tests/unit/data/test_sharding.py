@@ -414,3 +414,10 @@ def test_index_says_where_images_are(digits):
             content = tar[int(offset) : int(offset) + int(length)]
             assert f"{zlib.crc32(content):08x}" == crc32
             assert member.name.startswith(f"train/{int(label):04d}-")
+
+
+def test_pixels_of_no_file_fill_a_shard_that_passes_files_through(settings, store):
+    config = settings(samples_per_shard=None, shard_bytes=1_000_000, encoding="passthrough")
+    manifest = write_shards(open_source("digits", config, 0), config, 0, store, "s")
+    assert [s.num_samples for s in manifest.shards("train")] == [473, 473, 473, 19]
+    assert all(s.size < 1_000_000 for s in manifest.shards("train"))

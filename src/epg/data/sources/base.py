@@ -27,7 +27,7 @@ class Item(NamedTuple):
         label: index into the source's classes.
         number: position among the items of its class and split; becomes part of its key.
         name: the original name, for people.
-        size: bytes of its file, where that is known without reading it.
+        size: bytes of its file, or about so many, without reading it; 0 for pixels of no file.
     """
 
     split: str

@@ -117,7 +117,8 @@ class ParquetSource:
         names = Names.of(
             f"{file.volume.name} row {row}" for file in found.files for row in range(file.num_rows)
         )
-        self.items = ItemTable(held_out, found.labels, len(self.classes), names)
+        sizes = np.concatenate([file.sizes() for file in found.files])
+        self.items = ItemTable(held_out, found.labels, len(self.classes), names, sizes)
         self._groups = RowGroups(_KEPT)
 
     def read(self, items: Iterable[Item]) -> Reading:

@@ -82,6 +82,20 @@ class ImageFile:
             )
         return np.asarray([str(value) for value in column.to_pylist()], dtype=np.str_)
 
+    def sizes(self) -> NDArray[np.int64]:
+        """Return about how many bytes each row's image has: the mean of its row group, int64 [N].
+
+        Lengths stand before the images, in the same pages: to know them is to read them all.
+        """
+        meta, found = self._file.metadata, [np.zeros(0, np.int64)]
+        for number in range(meta.num_row_groups):
+            group = meta.row_group(number)
+            columns = [group.column(i) for i in range(group.num_columns)]
+            of_images = [c for c in columns if c.path_in_schema.partition(".")[0] == self._image]
+            size = sum(column.total_uncompressed_size for column in of_images)
+            found.append(np.full(group.num_rows, size // max(1, group.num_rows), np.int64))
+        return np.concatenate(found)
+
     def group_of(self, row: int) -> int:
         """Return the row group that a row is in."""
         return int(np.searchsorted(self.starts, row, side="right")) - 1
