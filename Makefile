@@ -47,7 +47,7 @@ bench: setup ## Run every benchmark; results as JSON in benchmarks/results/
 	    name=$$(basename "$$script" .py); \
 	    case $$name in make_*) continue;; esac; \
 	    echo "$$name"; \
-	    PYTHONPATH=. $(BIN)/python "$$script" --output "benchmarks/results/$$name.json" $(ARGS); \
+	    $(BIN)/python -m "benchmarks.$$name" --output "benchmarks/results/$$name.json" $(ARGS); \
 	done
 
 images: ## Build the container images (IMAGE_PREFIX=registry.example/team/ PUSH=1, BASE=..., ENGINE=podman)

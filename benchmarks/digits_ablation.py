@@ -18,336 +18,34 @@ A row is written as soon as it is measured, and one that the JSON has is not mea
 With `--pictures` a grid of samples is kept for every row: from how many steps on are they more than
 noise?
 
-    python benchmarks/digits_ablation.py --output benchmarks/results/digits_ablation.json
-    python benchmarks/digits_ablation.py --steps 400 --seeds 0 1 2 3 4   # 400 steps each
-    python benchmarks/digits_ablation.py --full                          # the recipe's own steps
+    python -m benchmarks.digits_ablation --output benchmarks/results/digits_ablation.json
+    python -m benchmarks.digits_ablation --steps 400 --seeds 0 1 2 3 4   # 400 steps each
+    python -m benchmarks.digits_ablation --full                          # the recipe's own steps
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import shutil
-import statistics
 import tempfile
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-
-from epg.config import OBJECTIVES
-from epg.config.comparison import differences
-from epg.config.loading import load_recipe, parse_overrides
-from epg.config.recipe import Recipe
-from epg.data.augment import to_float
-from epg.data.reader import ShardReader
-from epg.diffusion.preconditioning import c_in, c_noise, per_image
-from epg.model.device import prepare_device
-from epg.model.encoder import Encoder
-from epg.model.files import load_weights
-from epg.runs.handover import fetch_output
-from epg.runs.run import Run
-from epg.stages.evaluate import evaluate
-from epg.stages.finetune import finetune
-from epg.stages.inputs import stored_manifest, stored_output
-from epg.stages.pretrain import pretrain
-from epg.stages.reference_statistics import reference_statistics
-from epg.stages.shard import shard
-
-Settings = dict[str, Any]
-Row = dict[str, Any]
-
-SCRATCH = "from scratch"
-VARIANTS: dict[str, Settings] = {
-    SCRATCH: {"pretrain.enabled": False},
-    "contrastive only": {"pretrain.consistency_weight": 0.0},
-    "consistency only": {"pretrain.contrastive_weight": 0.0},
-    "both": {},
-}
-MEASURES = ("svc_agreement", "class_agreement", "frechet_distance", "linear_probe")
-
-
-@dataclass(frozen=True)
-class Bench:
-    """Where runs lie, and what every run of this benchmark has in common."""
-
-    recipe: str
-    settings: Settings
-    folder: Path
-    probe_images: int | None = None  # that the linear probe is fitted on; None: all
-    pictures: Path | None = None  # where grids of samples go
-
-    def run(self, name: str, seed: int, *settings: Settings) -> Run:
-        """Open the run `name` of a seed; later settings win."""
-        merged = dict(self.settings)
-        for more in settings:
-            merged |= more
-        name = f"{name.replace(' ', '-')}-{seed}"
-        return Run.open(self.recipe, merged | {"seed": seed}, str(self.folder), name)
-
-    def copied(self, origin: Run, run: Run) -> Run:
-        """Give a new run all results of another; stages then reuse what still fits."""
-        if not (self.folder / run.name).exists():
-            shutil.copytree(
-                self.folder / origin.name, self.folder / run.name, copy_function=_shared
-            )
-        return run
-
-
-def _shared(source: str, copy: str) -> None:
-    """Shards are never changed: all runs have one copy of them."""
-    (os.link if source.endswith(".tar") else shutil.copy2)(source, copy)
-
-
-def pretrained(bench: Bench, variant: str, seed: int) -> Run:
-    """Return a run with shards, judges and the encoder of a variant."""
-    judges = bench.run("judges", seed)
-    shard(judges)
-    reference_statistics(judges)
-    run = bench.copied(judges, bench.run(f"encoder {variant}", seed, VARIANTS[variant]))
-    pretrain(run)
-    return run
-
-
-def finetuned(
-    bench: Bench, origin: Run, variant: str, objective: str, seed: int, budget: Settings
-) -> tuple[dict[str, float], float]:
-    """Return the figures of a generator grown from a variant's encoder, and the seconds it took."""
-    run = bench.run(f"{objective} {variant}", seed, VARIANTS[variant], budget)
-    shutil.rmtree(bench.folder / run.name, ignore_errors=True)
-    run = bench.copied(origin, run)
-    begun = time.perf_counter()
-    finetune(run, objective)
-    seconds = time.perf_counter() - begun
-    judged = evaluate(run, objective)
-    if bench.pictures is not None:
-        bench.pictures.mkdir(parents=True, exist_ok=True)
-        steps = budget[f"{objective}.steps"]
-        name = f"{objective}-{steps}-{variant}-{seed}.png".replace(" ", "-")
-        fetch_output(run, judged, "grid", bench.pictures / name)
-    return judged.metrics, seconds
-
-
-def linear_probe(run: Run, most: int | None = None) -> float:
-    """Held-out accuracy of a logistic regression on the frozen encoder's features z.
-
-    Args:
-        run: pre-trained.
-        most: images of the training split that it is fitted on; None: all.
-    """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
-
-    with tempfile.TemporaryDirectory() as scratch:
-        handed = stored_output(run, "pretrain")
-        path = handed.fetch(run.store, "encoder", Path(scratch) / "encoder.safetensors")
-        tensors, header = load_weights(path, "encoder")
-    encoder = Encoder(**header["arguments"]).eval()
-    encoder.load_state_dict(tensors)
-    recipe, manifest = run.recipe, stored_manifest(run)
-    level = recipe.sigma_shift * recipe.diffusion.sigma_min
-
-    device = prepare_device()
-    encoder.to(device)
-
-    @torch.inference_mode()
-    def described(split: str, most: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        images, labels = ShardReader(run.store, manifest, split).load()
-        if most is not None and most < len(images):
-            chosen = np.random.default_rng(recipe.seed).permutation(len(images))[:most]
-            images, labels = images[chosen], labels[chosen]
-        features = []
-        for part in torch.tensor(images).split(1000):
-            clean = to_float(part.to(device), *recipe.data.normalisation)
-            sigma = torch.full((len(clean),), level, dtype=torch.float64, device=device)
-            scaled = per_image(c_in(sigma, recipe.diffusion.sigma_data)) * clean
-            features.append(encoder.features(scaled, c_noise(sigma)).cpu())
-        return torch.cat(features).numpy(), labels
-
-    features, labels = described("train", most)
-    scaler = StandardScaler().fit(features)
-    probe = LogisticRegression(max_iter=2000).fit(scaler.transform(features), labels)
-    features, labels = described("held-out")
-    return float(probe.score(scaler.transform(features), labels))
-
-
-def budgets(bench: Bench, steps: list[int], full: bool) -> Iterator[tuple[str, Settings]]:
-    """Yield the objectives with the settings of each budget."""
-    recipe = load_recipe(bench.recipe, bench.settings)
-    for objective in OBJECTIVES:
-        own = getattr(recipe, objective)
-        for count in sorted({*steps, *([own.steps] if full else [])}):
-            warmup = min(own.warmup_steps, count // 5)
-            yield (
-                objective,
-                {f"{objective}.steps": count, f"{objective}.warmup_steps": warmup},
-            )
-
-
-def key(row: Row) -> tuple[Any, ...]:
-    return tuple(row[name] for name in ("variant", "objective", "seed", "steps"))
-
-
-def measure(bench: Bench, variant: str, seed: int, todo: list[tuple[str, Settings]]) -> list[Row]:
-    """Pre-train once, then fine-tune and judge once per objective and budget."""
-    origin = pretrained(bench, variant, seed)
-    probe = linear_probe(origin, bench.probe_images)
-    rows = []
-    for objective, budget in todo:
-        metrics, seconds = finetuned(bench, origin, variant, objective, seed, budget)
-        rows.append(
-            {
-                "variant": variant,
-                "objective": objective,
-                "seed": seed,
-                "steps": budget[f"{objective}.steps"],
-                "linear_probe": probe,
-                **{name: metrics[name] for name in MEASURES if name in metrics},
-                "nearest_neighbour_ratio": metrics["nearest_neighbour_ratio"],
-                "finetune_seconds": seconds,
-            }
-        )
-    return rows
-
-
-def summarise(rows: list[Row]) -> list[Row]:
-    """One line per (objective, steps, variant): mean and sample deviation over seeds."""
-    order = list(VARIANTS)
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        place = (OBJECTIVES.index(row["objective"]), row["steps"], order.index(row["variant"]))
-        groups.setdefault(place, []).append(row)
-    summary = []
-    for _, group in sorted(groups.items()):
-        first = group[0]
-        line: Row = {name: first[name] for name in ("objective", "steps", "variant")}
-        line["seeds"] = len(group)
-        for name in (name for name in MEASURES if name in first):
-            values = [row[name] for row in group]
-            spread = statistics.stdev(values) if len(values) > 1 else None
-            line[name] = {"mean": statistics.fmean(values), "deviation": spread}
-        summary.append(line)
-    return summary
-
-
-def show(summary: list[Row]) -> None:
-    """Print the table."""
-    heads = dict(
-        zip(MEASURES, ("SVC agreement", "classifier", "Fréchet", "linear probe"), strict=True)
-    )
-    shown = [name for name in MEASURES if all(name in line for line in summary)]
-    print(f"{'':45s}" + "".join(f"{heads[name]:>18s}" for name in shown))
-    for line in summary:
-        name = f"{line['objective']}, {line['steps']} steps, {line['variant']} ({line['seeds']})"
-        cells = []
-        for measure_name in shown:
-            value = line[measure_name]
-            spread = "" if value["deviation"] is None else f" ± {value['deviation']:.3f}"
-            cells.append(f"{value['mean']:.3f}{spread}")
-        print(f"{name:45s}" + "".join(f"{cell:>18s}" for cell in cells))
-
-
-def opened(path: Path | None, head: Row) -> Row:
-    """Return the result begun in `path`, or a new one.
-
-    Raises:
-        SystemExit: the file was measured with another recipe.
-    """
-    if path is None or not path.exists():
-        return {**head, "rows": [], "summary": []}
-    found: Row = json.loads(path.read_text())
-    # Through its type: keys that are new since then have their defaults.
-    then = Recipe.model_validate({**found["recipe"], "seed": 0})
-    changed = differences(then.model_dump(mode="json", exclude={"seed"}), head["recipe"])
-    if changed:
-        raise SystemExit(f"{path} was measured with another recipe ({'; '.join(changed)})")
-    return found
-
-
-def written(result: Row, path: Path | None) -> None:
-    result["summary"] = summarise(result["rows"])
-    if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1) + "\n")
-
-
-def arguments_of(parser: argparse.ArgumentParser, **defaults: Any) -> argparse.Namespace:
-    """Read what every ablation takes, with other defaults where they are given."""
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--steps", type=int, nargs="*", default=[400], help="of fine-tuning")
-    parser.add_argument("--full", action="store_true", help="also with the recipe's own steps")
-    parser.add_argument("--no-auxiliary", action="store_true", help="weight 0 in every variant")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    parser.add_argument("--work", type=Path, help="folder of the runs; default: a temporary one")
-    parser.add_argument("--pictures", type=Path, help="folder for a grid of samples of every row")
-    parser.add_argument("--output", type=Path, help="write the result as JSON")
-    parser.set_defaults(**defaults)
-    return parser.parse_args()
-
-
-def choose_device(name: str) -> str:
-    """Hide the GPU, or insist on it; returns what will compute, in words."""
-    if name == "cpu":
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    elif name == "cuda" and not torch.cuda.is_available():
-        raise SystemExit("--device cuda: torch sees no CUDA device here")
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-
-
-def head_of(benchmark: str, recipe: str, settings: Settings, device: str) -> Row:
-    """Return what a result says besides its rows."""
-    return {
-        "benchmark": benchmark,
-        "recipe": load_recipe(recipe, settings).model_dump(mode="json", exclude={"seed"}),
-        "device": device,
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
-        "versions": {"torch": torch.__version__, "numpy": np.__version__},
-    }
-
-
-def measured(arguments: argparse.Namespace, bench: Bench, head: Row) -> Row:
-    """Measure what the result does not have yet, writing each row when it is there."""
-    result = opened(arguments.output, head)
-    for seed in arguments.seeds:
-        for variant in arguments.variants:
-            done = {key(row) for row in result["rows"]}
-            todo = [
-                (objective, budget)
-                for objective, budget in budgets(bench, arguments.steps, arguments.full)
-                if (variant, objective, seed, budget[f"{objective}.steps"]) not in done
-            ]
-            if todo:
-                result["rows"] += measure(bench, variant, seed, todo)
-                written(result, arguments.output)
-    written(result, arguments.output)
-    show(result["summary"])
-    if arguments.output:
-        print(f"written to {arguments.output}")
-    return result
+from benchmarks.support import ablation
+from epg.config.loading import parse_overrides
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipe", default="digits")
-    arguments = arguments_of(parser)
-    device = choose_device(arguments.device)
+    arguments = ablation.arguments_of(parser)
+    device = ablation.choose_device(arguments.device)
     settings = parse_overrides(arguments.set)
     if arguments.no_auxiliary:
         settings["consistency.auxiliary_weight"] = 0.0
-    head = head_of("digits_ablation", arguments.recipe, settings, device)
+    head = ablation.head_of("digits_ablation", arguments.recipe, settings, device)
     with tempfile.TemporaryDirectory(prefix="ablation-") as scratch:
         folder = (arguments.work or Path(scratch)).absolute()
-        bench = Bench(arguments.recipe, settings, folder, pictures=arguments.pictures)
-        measured(arguments, bench, head)
+        bench = ablation.Bench(arguments.recipe, settings, folder, pictures=arguments.pictures)
+        ablation.measured(arguments, bench, head)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What pre-training is worth on Fashion-MNIST: each loss alone, both, and none, equally fine-tuned.
 
-The digits' ablation (digits_ablation.py has the variants, the rows and the table) on 70,000 real
+The digits' ablation (support/ablation.py has the variants, the rows and the table) on 70,000 real
 pictures of 28×28 pixels, with the recipe `fashion`; one seed per variant. Judges that no training
 saw: a support-vector classifier on raw pixels, fitted on 2,000 real training images, the features
 of the pipeline's classifier (fitted on the training split, never on samples) with the held-out
@@ -10,25 +10,22 @@ The data are the four IDX files of Fashion-MNIST, as Debian's package `dataset-f
 installs them; nothing is downloaded. Minutes on one GPU; on a CPU `--small` takes a smaller network
 and batch, and about an hour.
 
-    python benchmarks/fashion_ablation.py --data FOLDER --output fashion.json --pictures pictures/
-    python benchmarks/fashion_ablation.py --data FOLDER --pretrain-steps 300 --steps 100 300
-    python benchmarks/fashion_ablation.py --data FOLDER --small --device cpu --steps 300
+    python -m benchmarks.fashion_ablation --data FOLDER --output fashion.json --pictures pictures/
+    python -m benchmarks.fashion_ablation --data FOLDER --pretrain-steps 300 --steps 100 300
+    python -m benchmarks.fashion_ablation --data FOLDER --small --device cpu --steps 300
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.support import ablation
 from epg.config.loading import load_recipe, parse_overrides
 from epg.model.precision import COMPILE_VARIABLE
-
-# Beside this file, not in a package.
-ablation: Any = importlib.import_module("digits_ablation")
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 #: A network and a batch for two CPU cores.

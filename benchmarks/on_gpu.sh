@@ -25,10 +25,10 @@ part() {
 }
 
 part tests "$python" -m pytest -q -p no:cacheprovider tests/gpu
-part train_step "$python" benchmarks/train_step.py --output "$out/train_step.json" "$@"
-part sample "$python" benchmarks/sample.py --output "$out/sample.json" "$@"
+part train_step "$python" -m benchmarks.train_step --output "$out/train_step.json" "$@"
+part sample "$python" -m benchmarks.sample --output "$out/sample.json" "$@"
 if [ -n "${DATA:-}" ]; then
-    part fashion "$python" benchmarks/fashion_ablation.py --data "$DATA" \
+    part fashion "$python" -m benchmarks.fashion_ablation --data "$DATA" \
         --output "$out/fashion_ablation.json" ${FASHION:-}
 fi
 echo "== done in $(($(date +%s) - begun)) s"

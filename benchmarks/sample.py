@@ -4,19 +4,19 @@ Heun's method at 32 levels with guidance in its interval (75 evaluations) for XL
 evaluation of L/16 as a consistency model; random weights. Ours: 16-bit passes, compiled blocks. The
 two take turns in one process; images a second are of the fastest round.
 
-    python benchmarks/sample.py --output benchmarks/results/sample.json
-    python benchmarks/sample.py --small              # seconds, also on a CPU
+    python -m benchmarks.sample --output benchmarks/results/sample.json
+    python -m benchmarks.sample --small              # seconds, also on a CPU
 """
 
 from __future__ import annotations
 
-import gc
-import importlib
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
+from benchmarks.support import gpu
 from epg.config.loading import load_recipe
 from epg.config.recipe import Recipe
 from epg.evaluation import generate
@@ -25,9 +25,6 @@ from epg.model.device import prepare_device
 from epg.model.files import LoadedGenerator
 from epg.model.generator import Generator
 from epg.model.precision import Precision
-
-# Beside this file, not in a package.
-gpu: Any = importlib.import_module("gpu")
 
 MODELS = {"denoising": "imagenet256_xl16", "consistency": "imagenet256_l16"}
 
@@ -76,7 +73,7 @@ def measure(objective: str, recipe: Recipe, device: torch.device, arguments: Any
     gpu.peak_gib(device)
     for _ in range(arguments.rounds):
         for name in models:
-            spent = gpu.seconds(lambda name=name: run(name, 0), device)
+            spent = gpu.seconds(partial(run, name, 0), device)
             best[name] = min(best[name], spent / batches[name])
     rates = {name: 1 / value for name, value in best.items()}
     [cost] = [row for row in generators(recipe) if row["objective"] == objective]
@@ -92,7 +89,7 @@ def measure(objective: str, recipe: Recipe, device: torch.device, arguments: Any
         "tflops": tflops,
         "share_of_matrix_product": tflops / arguments.product,
         "difference_of_images": float(apart / spread),
-        "peak_gib": gpu.peak_gib(device),
+        "peak_gib_of_both": gpu.peak_gib(device),
     }
 
 
@@ -107,19 +104,13 @@ def main() -> None:
     if arguments.small:
         arguments.batch, arguments.plain_batch, arguments.rounds = 8, 8, 1
     arguments.product = gpu.matrix_product(device)
-    result: dict[str, Any] = {**gpu.about(device), "matrix_product_tflops": arguments.product}
-    result["rows"], result["ratios"] = [], {}
-    with torch.inference_mode():
-        for objective, name in MODELS.items():
-            recipe = load_recipe("smoke" if arguments.small else name)
-            row = measure(objective, recipe, device, arguments)
-            result["rows"].append(row)
-            ratio = row["images_per_second"] / row["plain_images_per_second"]
-            result["ratios"][f"{objective} against eager float32"] = ratio
-            gc.collect()
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
-    gpu.finish(result, arguments.output)
+
+    def row(objective: str) -> dict[str, Any]:
+        recipe = load_recipe("smoke" if arguments.small else MODELS[objective])
+        with torch.inference_mode():
+            return measure(objective, recipe, device, arguments)
+
+    gpu.compare(MODELS, row, "eager float32", arguments.product, arguments)
 
 
 if __name__ == "__main__":

@@ -6,23 +6,23 @@ turns in one process, on the same synthetic uint8 batches that lie on the device
 are of the fastest window. TFLOP/s are by the closed form (6 FLOPs per MAC of a forward and backward
 pass), and stand beside a matrix product of the same run.
 
-    python benchmarks/train_step.py --output benchmarks/results/train_step.json
-    python benchmarks/train_step.py --small          # seconds, also on a CPU
+    python -m benchmarks.train_step --output benchmarks/results/train_step.json
+    python -m benchmarks.train_step --small          # seconds, also on a CPU
 """
 
 from __future__ import annotations
 
 import copy
-import gc
-import importlib
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.support import gpu
 from epg.config.loading import load_recipe
 from epg.config.recipe import Recipe
+from epg.data.augment import normalize, to_float, two_views
 from epg.diffusion.preconditioning import c_in, c_noise, per_image
 from epg.diffusion.seeds import SampleNoise
 from epg.evaluation.costs import costs
@@ -33,9 +33,6 @@ from epg.training.finetuning import Consistency, Denoising
 from epg.training.pretraining import Pretraining
 from epg.training.step import Stepper
 from epg.training.world import World
-
-# Beside this file, not in a package.
-gpu: Any = importlib.import_module("gpu")
 
 STAGES = {
     "pretrain": "imagenet256_b16",
@@ -93,8 +90,6 @@ class Plain:
         own: Pretraining = self.objective
         recipe = own._recipe
         random = SampleNoise(recipe.seed, "plain", step, 0, len(images), self.device)
-        from epg.data.augment import normalize, to_float, two_views
-
         mean, std = recipe.data.normalisation
         with torch.autocast(self.device.type, enabled=False):
             views = [
@@ -194,8 +189,9 @@ def measure(stage: str, recipe: Recipe, device: torch.device, arguments: Any) ->
         "plain_images_per_second": rates["plain"],
         "tflops": tflops,
         "share_of_matrix_product": tflops / arguments.product,
-        "peak_gib": peaks["ours"],
-        "plain_peak_gib": peaks["plain"],
+        # With the weights and moments of the other beside them on the device.
+        "peak_gib_beside_plain": peaks["ours"],
+        "plain_peak_gib_beside_ours": peaks["plain"],
         "warmup_seconds": {name: value * batches[name] for name, value in first.items()},
     }
 
@@ -214,18 +210,12 @@ def main() -> None:
         arguments.batch = arguments.plain_batch = 8
         arguments.warmup = arguments.steps = 2
     arguments.product = gpu.matrix_product(device)
-    result: dict[str, Any] = {**gpu.about(device), "matrix_product_tflops": arguments.product}
-    result["rows"], result["ratios"] = [], {}
-    for stage in arguments.stages.split(","):
+
+    def row(stage: str) -> dict[str, Any]:
         recipe = load_recipe("smoke" if arguments.small else STAGES[stage])
-        row = measure(stage, recipe, device, arguments)
-        result["rows"].append(row)
-        ratio = row["images_per_second"] / row["plain_images_per_second"]
-        result["ratios"][f"{stage} against plain"] = ratio
-        gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-    gpu.finish(result, arguments.output)
+        return measure(stage, recipe, device, arguments)
+
+    gpu.compare(arguments.stages.split(","), row, "plain", arguments.product, arguments)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -50,7 +51,10 @@ def ablation(*words: str) -> subprocess.CompletedProcess[str]:
     script = ROOT / "benchmarks" / "fashion_ablation.py"
     settings = [f"--set={key}={value}" for key, value in TINY.items()]
     return subprocess.run(
-        [sys.executable, str(script), *words, *settings], capture_output=True, text=True
+        [sys.executable, str(script), *words, *settings],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
 
 

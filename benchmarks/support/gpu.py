@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import gc
 import json
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from epg.model.device import prepare_device
 
-def parser(doc: str, **defaults: Any) -> argparse.ArgumentParser:
+
+def parser(doc: str) -> argparse.ArgumentParser:
     """Return the arguments that all of them take."""
     found = argparse.ArgumentParser(description=doc.partition("\n")[0])
     found.add_argument("--output", type=Path)
@@ -76,7 +79,37 @@ def peak_gib(device: torch.device) -> float | None:
     return round(peak, 2)
 
 
-def finish(result: dict[str, Any], output: Path | None) -> None:
+def compare(
+    cases: Iterable[str],
+    measure: Callable[[str], dict[str, Any]],
+    peer: str,
+    product: float,
+    arguments: argparse.Namespace,
+) -> None:
+    """Measure one case after the other, print, and write.
+
+    Args:
+        cases: what there is to measure, each beside the peer.
+        measure: case -> its row, with `images_per_second` and `plain_images_per_second`.
+        peer: what ours is held against, in words.
+        product: TFLOP/s of a matrix product of this run.
+        arguments: as of `parser`.
+    """
+    device = prepare_device()
+    result: dict[str, Any] = {**about(device), "matrix_product_tflops": product}
+    result["rows"], result["ratios"] = [], {}
+    for case in cases:
+        row = measure(case)
+        result["rows"].append(row)
+        ratio = row["images_per_second"] / row["plain_images_per_second"]
+        result["ratios"][f"{case} against {peer}"] = ratio
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    _finish(result, arguments.output)
+
+
+def _finish(result: dict[str, Any], output: Path | None) -> None:
     """Print the rows and the ratios, and write all of it."""
     for row in result["rows"]:
         print("  ".join(f"{k} {_shown(v)}" for k, v in row.items() if not isinstance(v, list)))
