@@ -92,7 +92,8 @@ def test_a_killed_upload_leaves_nothing_that_stays(store, server, tmp_path):
     assert client._list_multipart_uploads(BUCKET, prefix=name).uploads == []
     found = sorted(info.key for info in store.list("s/"))
     keys = [s.key for split in manifest.splits.values() for s in split]
-    assert found == sorted([*keys, *(f"{key}.index" for key in keys), "s/manifest.json"])
+    beside = (f"{key}.{suffix}" for key in keys for suffix in ("index", "part.json"))
+    assert found == sorted([*keys, *beside, "s/manifest.json"])
 
 
 @pytest.mark.parametrize("damage", ["image", "shorter"])
