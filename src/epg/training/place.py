@@ -28,6 +28,8 @@ class Place:
         port: where they meet there; 0: any free one.
         starts: whether this process starts the others of its machine.
         agent: whether the meeting point is kept by `torchrun` already.
+        attempt: which start of all processes this is; `torchrun` may start them again, and keeps
+            what the start before has left at the meeting point.
     """
 
     rank: int
@@ -38,6 +40,7 @@ class Place:
     port: int = 0
     starts: bool = False
     agent: bool = False
+    attempt: int = 0
 
     @property
     def leads(self) -> bool:
@@ -79,6 +82,7 @@ def given_place(environment: Mapping[str, str] = os.environ) -> Place | None:
             host=environment.get("MASTER_ADDR", _LOOPBACK),
             port=_number(environment, "MASTER_PORT", 29500),
             agent=environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
+            attempt=_number(environment, "TORCHELASTIC_RESTART_COUNT", 0),
         )
     nodes = _number(environment, "PET_NNODES", 1)
     if nodes == 1:

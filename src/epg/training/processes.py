@@ -24,9 +24,9 @@ from epg.training.job import Trained, TrainingJob
 from epg.training.place import Place
 from epg.training.world import World
 
-JOB = "epg/job"
-_REASON = "epg/reason"
-_GROUP = "epg/group"
+_JOB = "job"
+_REASON = "reason"
+_GROUP = "group"
 _WAIT = timedelta(days=2)  # of followers, while the first looks whether there is work
 _GRACE = 10.0  # seconds that followers have to end by themselves
 _LOOK = 0.2
@@ -49,10 +49,10 @@ def lead(job: TrainingJob, place: Place, work: Work) -> Trained:
         UserError: another process failed or is gone, with its reason; or they cannot meet.
     """
     global _published
-    store = ranks.meeting_point(place, ranks.patience())
-    store.set(JOB, job.to_json().decode())
+    store, port = ranks.meeting_point(place, ranks.patience())
+    store.set(_JOB, job.to_json().decode())
     _published = True
-    with _followers(place, store.port) as followers:
+    with _followers(place, port) as followers:
         try:
             with ranks.joined(place, dist.PrefixStore(_GROUP, store), ranks.device_of(place)) as w:
                 return work(job, w)
@@ -75,10 +75,10 @@ def follow(work: Work, place: Place) -> None:
     Raises:
         UserError: the first process cannot be reached.
     """
-    store = ranks.meeting_point(place, ranks.patience())
+    store, _ = ranks.meeting_point(place, ranks.patience())
     with _followers(place, place.port):
         store.set_timeout(_WAIT)
-        content = store.get(JOB)
+        content = store.get(_JOB)
         if not content:
             return
         store.set_timeout(ranks.patience())
@@ -95,7 +95,8 @@ def follow(work: Work, place: Place) -> None:
 def dismiss(place: Place) -> None:
     """Tell the followers, if nothing was trained, that they can go."""
     if not _published:
-        ranks.meeting_point(place, ranks.patience()).set(JOB, "")
+        store, _ = ranks.meeting_point(place, ranks.patience())
+        store.set(_JOB, "")
 
 
 def _of_others(error: Exception) -> bool:

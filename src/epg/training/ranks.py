@@ -47,15 +47,18 @@ def device_of(place: Place) -> torch.device:
     return prepare_device(place.local_rank, place.local_size)
 
 
-def meeting_point(place: Place, wait: timedelta) -> dist.TCPStore:
-    """Open, or reach, the store by which the processes find each other.
+def meeting_point(place: Place, wait: timedelta) -> tuple[dist.Store, int]:
+    """Open, or reach, the store by which the processes of this start find each other.
+
+    Returns:
+        The store, and the port of its server.
 
     Raises:
         UserError: the first process cannot be reached within `wait`.
     """
     hosts = place.leads and not place.agent
     try:
-        return dist.TCPStore(
+        server = dist.TCPStore(
             place.host, place.port, is_master=hosts, wait_for_workers=False, timeout=wait
         )
     except (dist.DistError, RuntimeError) as error:
@@ -65,6 +68,7 @@ def meeting_point(place: Place, wait: timedelta) -> dist.TCPStore:
             f"{place.host}:{place.port}: {what} within {wait.total_seconds():.0f} s; check "
             "MASTER_ADDR and MASTER_PORT, and that the first process runs"
         ) from error
+    return dist.PrefixStore(f"epg/{place.attempt}", server), server.port
 
 
 @contextlib.contextmanager

@@ -35,6 +35,9 @@ def test_torchrun_gives_every_process_its_rank() -> None:
     assert given_place(TORCHRUN) == Place(3, 8, 1, 2, "first", 1234, agent=True)
     assert follows(TORCHRUN)
     assert not follows(TORCHRUN | {"RANK": "0"})
+    again = given_place(TORCHRUN | {"TORCHELASTIC_RESTART_COUNT": "2"})
+    assert again is not None
+    assert again.attempt == 2
 
 
 def test_a_train_job_gives_every_machine_its_number() -> None:
