@@ -57,6 +57,7 @@ class _Finetuning:
             for decay in self._shared.ema_decays
         }
         self.generator.encoder.requires_grad_(self._shared.encoder_trainable)
+        self.generator.recompute(self._shared.activation_checkpointing)
         self._network = self._precision.network(self._precision.compiled(self.generator))
 
     @property
@@ -137,7 +138,6 @@ class Denoising(_Finetuning):
         """Build the generator, the grid of levels and their weights."""
         super().__init__(recipe, encoder, device, world, precision, dropout=0.0)
         self._config = recipe.denoising
-        self.generator.recompute(self._config.activation_checkpointing)
         diffusion = recipe.diffusion
         grid = sigma_grid(
             self._config.num_scales, diffusion.sigma_min, diffusion.sigma_max, diffusion.rho
@@ -197,7 +197,6 @@ class Consistency(_Finetuning):
         dropout = recipe.consistency.dropout
         super().__init__(recipe, encoder, device, world, precision, dropout)
         self._config = recipe.consistency
-        self.generator.recompute(self._config.activation_checkpointing)
         self._frozen_encoder = Encoder(**recipe.encoder_arguments())
         self._frozen_encoder.load_state_dict(encoder)
         self._frozen_projector = Projector(**recipe.projector_arguments())

@@ -116,6 +116,7 @@ def train(
                     watch.warning(text)
                     warned = True
             watch.progress(step + 1, config.steps, values)
+            # The first process decides for all: a signal to stop on, or -1 to save, or 0.
             wish = world.decide(stopper.signal_number or -saver.is_due())
             if wish > 0:
                 saver.save(step + 1)

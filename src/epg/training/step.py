@@ -209,8 +209,6 @@ class _LossesOf(nn.Module):
         self._losses = objective.losses
 
     def forward(self, images: Tensor, labels: Tensor, step: int, part: int, parts: int) -> Losses:
-        if parts == 1:
-            return self._losses(images, labels, step)
         return self._losses(images, labels, step, part, parts)
 
 
