@@ -65,7 +65,7 @@ def _check_batch(job: TrainingJob, size: int) -> None:
 
 def run_rank(job: TrainingJob, world: World, watch: Watch) -> Trained:
     """Do one process's part of a job. The files are written by the first rank."""
-    job = _with_files(job, world)
+    job = with_files(job, world)
     precision = Precision(job.optimizer.precision, job.objective, world.device)
     store = open_store(job.store)
     objective = BUILDERS[job.objective](job, world, precision)
@@ -96,7 +96,7 @@ def run_rank(job: TrainingJob, world: World, watch: Watch) -> Trained:
     return Trained(files, series, parameters)
 
 
-def _with_files(job: TrainingJob, world: World) -> TrainingJob:
+def with_files(job: TrainingJob, world: World) -> TrainingJob:
     """Give the weights to start from to processes of machines that do not have the files."""
     missing = any(not path.exists() for path in job.weights.values())
     if not world.reduce(torch.tensor(float(missing))):

@@ -23,6 +23,7 @@ from tests.toys.ranks import together, worlds
 
 CPU = torch.device("cpu")
 COUNT = 32
+OBJECTIVES = ("pretrain", "denoising", "consistency")
 IMAGES = torch.randint(
     0, 256, (COUNT, 8, 8, 1), generator=torch.Generator().manual_seed(1), dtype=torch.uint8
 )
@@ -80,7 +81,7 @@ def test_parts_divide_the_batch() -> None:
         load_recipe("smoke", {"denoising.gradient_accumulation": 5})
 
 
-@pytest.mark.parametrize("objective", ["pretrain", "denoising", "consistency"])
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_recomputed_blocks_change_no_bit(objective: str) -> None:
     kept, gradients, _ = stepped(objective)
     again, same, _ = stepped(objective, activation_checkpointing=True)
@@ -108,9 +109,11 @@ def test_sixteen_bits_stay_near_float32(objective: str, numbers: str, bound: flo
 
 
 def test_automatic_precision_goes_by_device_and_objective() -> None:
-    assert Precision("auto", "denoising", CPU).name == "float32"
-    gpu = torch.device("meta")
-    assert Precision("bfloat16", "denoising", gpu).name == "bfloat16"
+    gpu = torch.device("cuda")  # is not asked for anything here
+    assert [Precision("auto", name, CPU).name for name in OBJECTIVES] == ["float32"] * 3
+    assert Precision("auto", "pretrain", gpu).name == "bfloat16"
+    assert Precision("auto", "denoising", gpu).name == "bfloat16"
+    assert Precision("float32", "denoising", gpu).name == "float32"
 
 
 def test_a_scaler_s_tensors_are_part_of_the_state() -> None:

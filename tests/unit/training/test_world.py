@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,8 @@ from epg.config.recipe import Recipe
 from epg.diffusion.seeds import BLOCK, SampleNoise
 from epg.model.decoder import DecoderBlock
 from epg.training.finetuning import Consistency, Denoising
+from epg.training.job import TrainingJob
+from epg.training.launch import with_files
 from epg.training.pretraining import Pretraining
 from epg.training.world import World
 from tests.toys.ranks import together, worlds
@@ -152,6 +156,29 @@ def test_ranks_have_the_loss_and_the_mean_gradient_of_one_process(
     for key, parameter in alone.network.named_parameters():
         mean = torch.stack([of_rank[key] for of_rank in gradients]).mean(0)
         torch.testing.assert_close(mean, parameter.grad, rtol=1e-3, atol=1e-5)
+
+
+# --- files -----------------------------------------------------------------------------------
+
+
+def test_other_machines_get_the_weights_to_start_from(
+    pretraining: TrainingJob, tmp_path: Path
+) -> None:
+    """Of two files, the second rank has none; its own folder takes them."""
+    jobs = []
+    for rank in range(2):
+        scratch = tmp_path / str(rank)
+        scratch.mkdir()
+        files = {kind: scratch / f"{kind}.safetensors" for kind in ("encoder", "projector")}
+        jobs.append(dataclasses.replace(pretraining, weights=files, scratch=scratch))
+    for kind, path in jobs[0].weights.items():
+        path.write_bytes(kind.encode() * 1000)
+    works = [functools.partial(with_files, j, w) for j, w in zip(jobs, worlds(2), strict=True)]
+    first, second = together(works)
+    assert first == jobs[0]
+    for kind, path in second.weights.items():
+        assert path.parent == tmp_path / "1"
+        assert path.read_bytes() == jobs[0].weights[kind].read_bytes()
 
 
 # --- dropout ---------------------------------------------------------------------------------
