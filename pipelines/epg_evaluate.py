@@ -3,46 +3,32 @@
     shard, pretrain, finetune (records of the run) -> reference-statistics -> evaluate -> gate
     -> register; report at the end
 
-Kubeflow lets nobody name an object of our own bucket as an artifact, so the steps that made the
-generator run again and hand their stored results on: seconds each, without an accelerator. They
-train nothing: where the run was not trained, or with other settings, they say so and fail. Put
-what is to be judged otherwise into `overrides`, as in {"evaluate.num_samples": 5000}.
+The steps that made the generator hand their stored results on (`pipelines/trained.py`). Put what is
+to be judged otherwise into `overrides`, as in {"evaluate.num_samples": 5000}.
 """
 
 from kfp import dsl
 
-from components import TOOLS_IMAGE, TRAIN_IMAGE
 from components.evaluate.component import evaluate
-from components.finetune.component import finetune
 from components.gate.component import gate
-from components.pretrain.component import pretrain
-from components.reference_statistics.component import reference_statistics
 from components.register.component import register
 from components.report.component import report
-from components.shard.component import shard
 from pipelines import policy
+from pipelines.trained import trained
 
 
 @dsl.pipeline(
     name="epg-evaluate",
     description="Evaluate, gate and register the trained generator of an existing run again.",
 )
+@policy.on_a_site
 def epg_evaluate(
     recipe: str = "digits",
     overrides: dict = {},  # noqa: B006 - compiled into the default, never shared
     run_name: str = "digits",
     store: str = "s3://epg/runs",
     objective: str = "denoising",
-    image: str = TRAIN_IMAGE,
-    tools_image: str = TOOLS_IMAGE,
-    cpu_request: str = "500m",
-    cpu: str = "2000m",
-    memory: str = "8Gi",
-    accelerator_type: str = "nvidia.com/gpu",
-    accelerator_count: str = "0",
-    node_selector: dict = {},  # noqa: B006
-    tolerations: list = [],  # noqa: B006
-    store_credentials: str = "epg-s3",
+    site: policy.Site = policy.Site(),  # noqa: B008 - frozen
 ) -> None:
     """Judge one generator of a run again.
 
@@ -54,47 +40,17 @@ def epg_evaluate(
         store: root of the object store: s3://BUCKET/PREFIX, minio://HOST:PORT/BUCKET/PREFIX or
             a folder that all steps share.
         objective: which generator: denoising or consistency.
-        image: container image of the steps that compute (torch).
-        tools_image: container image of the others (no torch): shard, gate, register and report.
-        cpu_request: CPU that a node must have free for a computing step, at most cpu.
-        cpu: CPU limit of a computing step, as in 2000m.
-        memory: memory of a computing step, request and limit, as in 8Gi.
-        accelerator_type: resource name of the accelerator of the computing steps.
-        accelerator_count: accelerators of a computing step, as text; 0 is none.
-        node_selector: labels of the nodes that may run the steps, as in {"pool": "gpu"}.
-        tolerations: list of Kubernetes tolerations of the steps, for tainted nodes.
-        store_credentials: name of the Secret in the run's namespace whose keys accesskey and
-            secretkey open the object store. The ConfigMap epg-site has the addresses: endpoint,
-            region and secure of the store, pushgateway. Both may be absent.
+        site: where and how the steps run; each of its fields is a parameter.
     """
     common = {"recipe": recipe, "overrides": overrides, "store": store, "run_name": run_name}
-    site = policy.Site(
-        image,
-        tools_image,
-        cpu_request,
-        cpu,
-        memory,
-        accelerator_type,
-        accelerator_count,
-        node_selector,
-        tolerations,
-        store_credentials,
-    )
     page = site.runs(report(**common), "report")
     with dsl.ExitHandler(page, name="stages"):
-        shards = site.runs(shard(begin_at="", **common), "shard").outputs["shards"]
-        statistics = site.runs(
-            reference_statistics(shards=shards, **common), "reference-statistics"
-        ).outputs["statistics"]
-        encoder = site.reusing(pretrain(shards=shards, **common), "pretrain").outputs["encoder"]
-        generator = site.reusing(
-            finetune(shards=shards, encoder=encoder, objective=objective, **common), "finetune"
-        ).outputs["generator"]
+        run = trained(site, objective, common)
         metrics = site.runs(
             evaluate(
-                shards=shards,
-                statistics=statistics,
-                generator=generator,
+                shards=run.shards,
+                statistics=run.statistics,
+                generator=run.generator,
                 objective=objective,
                 **common,
             ),
@@ -103,6 +59,6 @@ def epg_evaluate(
         verdict = site.runs(gate(metrics=metrics, objective=objective, **common), "gate")
         with dsl.If(verdict.output == "pass", name="passed"):
             site.runs(
-                register(generator=generator, metrics=metrics, objective=objective, **common),
+                register(generator=run.generator, metrics=metrics, objective=objective, **common),
                 "register",
             )

@@ -10,7 +10,6 @@ at pipeline parameters and at single return values only: the local runner takes 
 
 from kfp import dsl
 
-from components import TOOLS_IMAGE, TRAIN_IMAGE
 from components.count_gflops.component import count_gflops
 from components.evaluate.component import evaluate
 from components.finetune.component import finetune
@@ -27,6 +26,7 @@ from pipelines import policy
     name="epg-full",
     description="Shard, pre-train, fine-tune, evaluate, gate and register pixel-space generators.",
 )
+@policy.on_a_site
 def epg_full(
     recipe: str = "digits",
     overrides: dict = {},  # noqa: B006 - compiled into the default, never shared
@@ -34,17 +34,8 @@ def epg_full(
     store: str = "s3://epg/runs",
     denoising: bool = True,
     consistency: bool = True,
-    image: str = TRAIN_IMAGE,
-    tools_image: str = TOOLS_IMAGE,
-    cpu_request: str = "500m",
-    cpu: str = "2000m",
-    memory: str = "8Gi",
-    accelerator_type: str = "nvidia.com/gpu",
-    accelerator_count: str = "0",
-    node_selector: dict = {},  # noqa: B006
-    tolerations: list = [],  # noqa: B006
-    store_credentials: str = "epg-s3",
     begin_at: str = "",
+    site: policy.Site = policy.Site(),  # noqa: B008 - frozen
 ) -> None:
     """Run all stages of one recipe.
 
@@ -56,37 +47,12 @@ def epg_full(
             a folder that all steps share.
         denoising: train, evaluate and register the diffusion model.
         consistency: train, evaluate and register the one-step consistency model.
-        image: container image of the steps that compute (torch).
-        tools_image: container image of the others (no torch): shard, count-gflops, gate, register
-            and report.
-        cpu_request: CPU that a node must have free for a computing step, at most cpu.
-        cpu: CPU limit of a computing step, as in 2000m.
-        memory: memory of a computing step, request and limit, as in 8Gi.
-        accelerator_type: resource name of the accelerator of the computing steps.
-        accelerator_count: accelerators of a computing step, as text; 0 is none.
-        node_selector: labels of the nodes that may run the steps, as in {"pool": "gpu"}.
-        tolerations: list of Kubernetes tolerations of the steps, for tainted nodes.
-        store_credentials: name of the Secret in the run's namespace whose keys accesskey and
-            secretkey open the object store. The ConfigMap epg-site has the addresses: endpoint,
-            region and secure of the store, pushgateway. Both may be absent.
         begin_at: a stage, such as pretrain, whose results and all that were made of them are
             thrown away first; empty for none. `epg submit --from` sets it and takes no results
             from Kubeflow's cache, which does not know of it.
+        site: where and how the steps run; each of its fields is a parameter.
     """
     common = {"recipe": recipe, "overrides": overrides, "store": store, "run_name": run_name}
-
-    site = policy.Site(
-        image,
-        tools_image,
-        cpu_request,
-        cpu,
-        memory,
-        accelerator_type,
-        accelerator_count,
-        node_selector,
-        tolerations,
-        store_credentials,
-    )
 
     def branch(objective: str) -> None:
         generator = site.runs(

@@ -47,15 +47,8 @@ def epg_shard(
         store_credentials: name of the Secret in the run's namespace whose keys accesskey and
             secretkey open the object store; see epg_full.
     """
-    # Of the site's settings only those of steps without torch are needed.
-    site = policy.Site(
-        image=tools_image,
+    site = policy.Site(  # of its settings, those of steps without torch
         tools_image=tools_image,
-        cpu_request=tools_image,
-        cpu=tools_image,
-        memory=tools_image,
-        accelerator_type=tools_image,
-        accelerator_count=tools_image,
         node_selector=node_selector,
         tolerations=tolerations,
         store_credentials=store_credentials,

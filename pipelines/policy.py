@@ -6,12 +6,17 @@ names; what is set here as environment it leaves out (`src/epg/cluster/local.py`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, get_type_hints
 
 from kfp import kubernetes
 from kfp.dsl import PipelineTask
 from kfp.dsl.pipeline_channel import PipelineChannel
 
+from components import TOOLS_IMAGE, TRAIN_IMAGE
 from epg.stages.catalog import kind_of
 
 #: Secret keys -> environment; the names that Kubeflow's own secret of MinIO has.
@@ -39,18 +44,33 @@ _FIRST_PAUSE = "30s"
 
 @dataclass(frozen=True)
 class Site:
-    """Where and how the steps of a pipeline run: its parameters, and the kinds of steps."""
+    """Where and how the steps of a pipeline run: its parameters, and the kinds of steps.
 
-    image: PipelineChannel
-    tools_image: PipelineChannel
-    cpu_request: PipelineChannel
-    cpu: PipelineChannel
-    memory: PipelineChannel
-    accelerator_type: PipelineChannel
-    accelerator_count: PipelineChannel
-    node_selector: PipelineChannel
-    tolerations: PipelineChannel
-    store_credentials: PipelineChannel
+    Attributes:
+        image: container image of the steps that compute (torch).
+        tools_image: container image of the others (no torch), such as shard, gate and report.
+        cpu_request: CPU that a node must have free for a computing step, at most cpu.
+        cpu: CPU limit of a computing step, as in 2000m.
+        memory: memory of a computing step, request and limit, as in 8Gi.
+        accelerator_type: resource name of the accelerator of the computing steps.
+        accelerator_count: accelerators of a computing step, as text; 0 is none.
+        node_selector: labels of the nodes that may run the steps, as in {"pool": "gpu"}.
+        tolerations: list of Kubernetes tolerations of the steps, for tainted nodes.
+        store_credentials: name of the Secret in the run's namespace whose keys accesskey and
+            secretkey open the object store. The ConfigMap epg-site has the addresses: endpoint,
+            region and secure of the store, pushgateway. Both may be absent.
+    """
+
+    image: str = TRAIN_IMAGE
+    tools_image: str = TOOLS_IMAGE
+    cpu_request: str = "500m"
+    cpu: str = "2000m"
+    memory: str = "8Gi"
+    accelerator_type: str = "nvidia.com/gpu"
+    accelerator_count: str = "0"
+    node_selector: dict = field(default_factory=dict)
+    tolerations: list = field(default_factory=list)
+    store_credentials: str = "epg-s3"
 
     def runs(self, task: PipelineTask, stage: str) -> PipelineTask:
         """Set up a step as the catalog says that its stage runs."""
@@ -104,6 +124,39 @@ class Site:
         task = part_of_its_run(pulled(as_nobody(named(task, stage))))
         task = with_addresses(with_store(task, self.store_credentials))
         return on_nodes(task, self.node_selector, self.tolerations)
+
+
+def on_a_site(pipeline: Callable[..., None]) -> Callable[..., None]:
+    """Put the fields of `Site` into a pipeline's parameters, in the place of its `site`.
+
+    kfp reads names, types, defaults and descriptions off a function's signature and docstring: each
+    pipeline would have to write all of them down. The docstring ends with its `Args`.
+    """
+    types = get_type_hints(Site)
+    of_site = [
+        inspect.Parameter(
+            each.name,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=each.default if each.default_factory is MISSING else each.default_factory(),
+            annotation=types[each.name],
+        )
+        for each in fields(Site)
+    ]
+    signature = inspect.signature(pipeline)
+    parameters: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        parameters += of_site if parameter.name == "site" else [parameter]
+
+    @functools.wraps(pipeline)
+    def with_its_parameters(*values: Any) -> None:
+        given = dict(zip((parameter.name for parameter in parameters), values, strict=True))
+        site = Site(**{name: given.pop(name) for name in types})
+        pipeline(**given, site=site)
+
+    described = inspect.getdoc(Site).partition("Attributes:\n")[2]  # type: ignore[union-attr]
+    with_its_parameters.__doc__ = f"{inspect.getdoc(pipeline)}\n{described}"
+    with_its_parameters.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return with_its_parameters
 
 
 def named(task: PipelineTask, stage: str) -> PipelineTask:
