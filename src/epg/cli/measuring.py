@@ -55,18 +55,19 @@ def sweep(
     run_name: RunNameOption = None,
 ) -> None:
     """Find the best sampling settings of a run's generator."""
-    from epg.cli.stages import open_run
-    from epg.stages.sweep import Grid
+    from epg.cli.stages import held, open_run
     from epg.stages.sweep import sweep as sweep_settings
+    from epg.stages.sweep_grid import read_grid
 
-    grid = Grid(
-        guidance_scale=tuple(_numbers("--guidance-scale", guidance_scale)),
-        guidance_interval=tuple(_intervals(interval)),
-        steps=tuple(int(value) for value in _numbers("--steps", steps)),
-        ema=tuple(_numbers("--ema", ema)),
-    )
-    run = open_run(recipe, settings, store, run_name)
-    record = sweep_settings(run, objective, grid, num_samples=samples, figure=figure)
+    given = {
+        "guidance_scale": _numbers("--guidance-scale", guidance_scale),
+        "guidance_interval": _intervals(interval),
+        "steps": _numbers("--steps", steps),
+        "ema": _numbers("--ema", ema),
+    }
+    grid = read_grid(given)
+    with held(open_run(recipe, settings, store, run_name), "sweep") as run:
+        record = sweep_settings(run, objective, grid, num_samples=samples, figure=figure)
     found = record.details
     print(printable(f"best {found['figure']}: {record.metrics['best']:.6g}"))
     if found["ema"] is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -182,10 +182,8 @@ def run_stage(stage: str, run: Run, *, quiet: bool = False, **arguments: Any) ->
         quiet: print nothing.
         arguments: what the stage takes besides the run, such as `objective`.
     """
-    from epg.session.preflight import run_lock
     from epg.stages.catalog import find_stage
     from epg.stages.training import leading
-    from epg.store.held import HeldStore
 
     found = find_stage(stage, arguments.get("objective", ""))
     function = found.function()
@@ -194,12 +192,25 @@ def run_stage(stage: str, run: Run, *, quiet: bool = False, **arguments: Any) ->
         if found.kind == "training" and not stack.enter_context(leading()):
             raise typer.Exit  # this process has followed to the end
         if not reading_only:
-            lock = stack.enter_context(run_lock(run, f"epg {stage}"))
-            run = replace(run, store=HeldStore(run.store, lock))
+            run = stack.enter_context(held(run, stage))
         record = function(run, **arguments)
     if not quiet:
         show_metrics(record.metrics)
     return record
+
+
+@contextlib.contextmanager
+def held(run: Run, command: str) -> Iterator[Run]:
+    """Keep others off a run for as long as a command works on it; yield the run to work on.
+
+    Raises:
+        InUse: somebody else is at it.
+    """
+    from epg.session.preflight import run_lock
+    from epg.store.held import HeldStore
+
+    with run_lock(run, f"epg {command}") as lock:
+        yield replace(run, store=HeldStore(run.store, lock))
 
 
 def show_metrics(metrics: dict[str, Any]) -> None:

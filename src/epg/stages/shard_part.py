@@ -38,7 +38,7 @@ def shard_part(run: Run, part: str) -> StageRecord:
         UserError: no such part, an unusable source or store, too many bad images; somebody else is
             at this part.
     """
-    number, parts = _parse(part)
+    number, parts = read_part(part)
     started, reporter = datetime.now(UTC), StageReporter(SHARD_PART.name)
     reporter.started()
     owner = f"part {part} of the shards of run {run.name}"
@@ -79,7 +79,8 @@ def shard_part(run: Run, part: str) -> StageRecord:
     )
 
 
-def _parse(part: str) -> tuple[int, int]:
+def read_part(part: str) -> tuple[int, int]:
+    """Return I and N of `I/N`. Raises `UserError` for anything else."""
     match = re.fullmatch(r"([1-9][0-9]{0,3})/([1-9][0-9]{0,3})", part)
     if match is None or not int(match[1]) <= int(match[2]) <= _MOST_PARTS:
         raise UserError(

@@ -6,10 +6,9 @@ final evaluation: the best of many figures is lucky in its own images, not in ot
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,6 @@ from epg.config.sampling import SamplingConfig
 from epg.documents import SEAL, DocumentError, fields, parse_object, sealed, unseal
 from epg.errors import UserError
 from epg.evaluation.checks import check_evaluation
-from epg.measures import find
 from epg.runs.entry import Component
 from epg.runs.handover import HandOver
 from epg.runs.perform import perform
@@ -29,6 +27,7 @@ from epg.stages.catalog import OBJECTIVES
 from epg.stages.inputs import stored_manifest, stored_output
 from epg.stages.measured import with_measured
 from epg.stages.settings import evaluation_config
+from epg.stages.sweep_grid import Grid, chosen_figure, read_grid
 from epg.store import ObjectNotFound
 from epg.store.reading import read_document
 from epg.telemetry.progress import StageReporter
@@ -36,47 +35,13 @@ from epg.telemetry.progress import StageReporter
 if TYPE_CHECKING:
     from epg.evaluation.features.base import FeatureNetwork, Statistics
 
-#: Figures that settings are chosen by, in this order, where the recipe measures them.
-FIGURES = ("fid", "frechet_distance_dinov2", "frechet_distance")
 #: What may be varied: argument -> where the best value goes in a recipe.
 SETTINGS = {
     "guidance_scale": "guidance_scale",
     "guidance_interval": "guidance_interval",
     "steps": "sampling_steps",
 }
-_MOST = 200  # settings of one sweep
 _SAMPLES = 10_000
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Values to try; every combination is. An empty list leaves a setting as the recipe has it.
-
-    Attributes:
-        guidance_scale: of a diffusion model.
-        guidance_interval: pairs [low, high] of unshifted noise levels.
-        steps: noise levels, or evaluations of a consistency model.
-        ema: rates of the weights' moving averages that the training kept.
-    """
-
-    guidance_scale: tuple[float, ...] = ()
-    guidance_interval: tuple[tuple[float, float], ...] = ()
-    steps: tuple[int, ...] = ()
-    ema: tuple[float, ...] = ()
-
-    def points(self) -> list[dict[str, Any]]:
-        """Return every combination, each as the settings that it changes."""
-        given = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        wanted = {name: values for name, values in given.items() if values}
-        if not wanted:
-            raise UserError(
-                "nothing to try: give values, such as --guidance-scale 1,1.5,2,3 or --steps 18,32"
-            )
-        combined = itertools.product(*wanted.values())
-        found = [dict(zip(wanted, values, strict=True)) for values in combined]
-        if len(found) > _MOST:
-            raise UserError(f"{len(found)} settings to try: at most {_MOST} in one sweep")
-        return found
 
 
 def sweep(
@@ -94,14 +59,14 @@ def sweep(
         objective: `denoising` or `consistency`.
         grid: what to try.
         num_samples: images of each setting; 0: 10,000, or the recipe's where it has fewer.
-        figure: by which is chosen; empty: the first of `FIGURES` that the recipe measures.
+        figure: by which is chosen; empty: the first of `sweep_grid.FIGURES` that is measured.
 
     Outputs: `points` (JSON: every setting with its figures), `overrides` (JSON: key of a recipe ->
     best value) and `plot` (HTML). Metrics: `best`, the best value of the figure, and `points`.
     """
     if objective not in OBJECTIVES:
         raise UserError(f"objective {objective!r}: use {' or '.join(OBJECTIVES)}")
-    grid = grid if isinstance(grid, Grid) else _grid(grid)
+    grid = grid if isinstance(grid, Grid) else read_grid(grid)
     manifest = stored_manifest(run)
     run = with_measured(run, manifest)
     check_evaluation(run.recipe, manifest, run.store_uri)
@@ -115,7 +80,7 @@ def sweep(
         "generator": weights.sha256("generator"),
         **{name: stored.sha256 for name, stored in statistics.objects.items()},
     }
-    chosen = _figure(figure, settings.networks)
+    chosen = chosen_figure(figure, settings.networks)
     base = evaluation_config(run.recipe, objective)
     config = {**base, "points": points, "num_samples": count, "figure": chosen}
     needs = ("shard", "reference-statistics", f"finetune-{objective}")
@@ -130,36 +95,6 @@ def sweep(
         )
 
     return perform(run, stage, config=config, inputs=inputs, work=work)
-
-
-def _grid(given: Mapping[str, Any]) -> Grid:
-    """Read a grid as a pipeline hands it over. Raises `UserError`."""
-    unknown = sorted(set(given) - set(Grid.__dataclass_fields__))
-    if unknown:
-        raise UserError(
-            f"grid has {unknown[0]!r}: it may have {', '.join(Grid.__dataclass_fields__)}"
-        )
-    try:
-        return Grid(
-            guidance_scale=tuple(float(v) for v in given.get("guidance_scale", ())),
-            guidance_interval=tuple(
-                (float(low), float(high)) for low, high in given.get("guidance_interval", ())
-            ),
-            steps=tuple(int(v) for v in given.get("steps", ())),
-            ema=tuple(float(v) for v in given.get("ema", ())),
-        )
-    except (TypeError, ValueError) as error:
-        raise UserError(f"grid: every entry is a list of numbers ({error})") from error
-
-
-def _figure(wanted: str, networks: Sequence[str]) -> str:
-    """Return by which figure is chosen. Raises `UserError` for one that is not measured."""
-    able = [name for name in FIGURES if (m := find(name)) and m.networks[0] in networks]
-    if not wanted:
-        return able[0]
-    if wanted not in able:
-        raise UserError(f"--figure {wanted}: this recipe measures {', '.join(able)}")
-    return wanted
 
 
 def _sampling(run: Run, objective: str, point: Mapping[str, Any]) -> SamplingConfig:

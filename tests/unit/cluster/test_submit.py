@@ -162,6 +162,31 @@ def test_parameters_of_which_no_pod_can_be_made(api, word):
 
 
 @pytest.mark.parametrize(
+    ("pipeline", "word", "said"),
+    [
+        ("epg_sweep", "objective=gan", "'gan': write denoising or consistency"),
+        ("epg_evaluate", "objective=", "'': write denoising or consistency"),
+        ("epg_sweep", "num_samples=-1", "at least 0"),
+        ("epg_sweep", "figure=frechet", "'frechet': write fid, "),
+        ("epg_sweep", "grid={}", "nothing to try"),
+        ("epg_sweep", 'grid={"scale": [1]}', "grid has 'scale'"),
+        ("epg_sweep", 'grid={"steps": [18.5]}', "steps is [18.5]: write whole numbers"),
+        ("epg_sweep", 'grid={"steps": "18"}', "steps is '18'"),
+        ("epg_shard", "shard_parts=[]", 'write a list such as ["1/3", "2/3", "3/3"]'),
+        ("epg_shard", "shard_parts=[1]", "write a list such as"),
+        ("epg_shard", 'shard_parts=["1/2", "3/2"]', "part '3/2': write I/N"),
+    ],
+)
+def test_parameters_that_no_step_takes(api, pipeline, word, said):
+    words = [str(compiled_pipeline().with_name(f"{pipeline}.yaml")), "recipe=smoke", word]
+    with pytest.raises(UserError, match=re.escape(said)) as caught:
+        submit(SubmitRequest(words, api.url))
+    assert str(caught.value).startswith(f"parameter {word.partition('=')[0]} is ")
+    assert "\n" not in str(caught.value)
+    assert api.requests == []
+
+
+@pytest.mark.parametrize(
     "word",
     [
         "memory=16Gi",

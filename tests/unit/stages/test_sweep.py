@@ -17,7 +17,8 @@ from epg.runs.run import Run
 from epg.stages.inputs import stored_manifest
 from epg.stages.reference_statistics import reference_statistics
 from epg.stages.shard import shard
-from epg.stages.sweep import Grid, sweep
+from epg.stages.sweep import sweep
+from epg.stages.sweep_grid import Grid, read_grid
 from tests.unit.report.pages import check_page
 
 SMALL = {
@@ -124,7 +125,7 @@ def test_the_best_of_all_settings_is_said_as_overrides(run, made):
         (Grid(steps=tuple(range(2, 300))), {}, "298 settings to try: at most 200"),
         (Grid(steps=(2,)), {"figure": "fid"}, "--figure fid: this recipe measures frechet_dist"),
         ({"scale": [1]}, {}, "grid has 'scale'"),
-        ({"steps": ["many"]}, {}, "every entry is a list of numbers"),
+        ({"steps": ["many"]}, {}, r"grid: steps is \['many'\]: write whole numbers, such as"),
     ],
 )
 def test_senseless_sweeps_are_refused_before_work(run, made, grid, settings, reason):
@@ -132,6 +133,35 @@ def test_senseless_sweeps_are_refused_before_work(run, made, grid, settings, rea
         sweep(run, "denoising", grid, **settings)
     assert "\n" not in str(caught.value)
     assert made == []
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"steps": [18.5]},
+        {"steps": "18"},
+        {"steps": 18},
+        {"guidance_scale": [True]},
+        {"guidance_scale": [float("nan")]},
+        {"guidance_scale": [10**400]},
+        {"guidance_scale": {"1": 2}},
+        {"guidance_interval": [0.19, 1.61]},
+        {"guidance_interval": [[0.19, 1.61, 2.0]]},
+        {"guidance_interval": ["05"]},
+        {"ema": None},
+    ],
+)
+def test_values_that_are_none_are_not_taken_for_others(given):
+    (name,) = given
+    with pytest.raises(UserError, match=f"grid: {name} is .*: write .*, such as \\["):
+        read_grid(given)
+
+
+def test_a_grid_comes_through_kubeflow_whose_numbers_are_doubles():
+    given = {"steps": [18.0, 32.0], "guidance_interval": [[0, 1.61]], "guidance_scale": [1]}
+    assert read_grid(given) == Grid(
+        guidance_scale=(1.0,), guidance_interval=((0.0, 1.61),), steps=(18, 32)
+    )
 
 
 def test_the_other_objective_has_no_generator_here(run):

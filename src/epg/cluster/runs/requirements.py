@@ -1,4 +1,4 @@
-"""What the parameters of our pipelines ask of pods, checked before a server is asked.
+"""What the parameters of our pipelines ask of pods and steps, checked before a server is asked.
 
 A server takes any text: the pod that nobody can make is found out much later, by its absence.
 """
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
+from epg.config import OBJECTIVES
 from epg.errors import UserError
 
 _QUANTITY = re.compile(r"(\d{1,18}|\d{1,18}\.\d{1,9}|\.\d{1,9})(m|k|[MGTPE]|[KMGTPE]i)?")
@@ -30,7 +31,7 @@ _HERE = re.compile(r"minio://(localhost|127\.[0-9.]+|\[::1\]|0\.0\.0\.0)(:|/|$)"
 
 
 def check_requirements(arguments: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    """Refuse parameters of which no pod can be made, and stores that no pod can see.
+    """Refuse parameters of which no pod can be made, that no pod can see, or that no step takes.
 
     Args:
         arguments: what is given, by name; other names than ours are passed over.
@@ -103,6 +104,43 @@ def _store(value: Any) -> str | None:
     return None
 
 
+def _objective(value: Any) -> str | None:
+    return None if value in OBJECTIVES else f"write {' or '.join(OBJECTIVES)}"
+
+
+def _natural(value: Any) -> str | None:
+    return None if 0 <= value <= 10**9 else "write a whole number, at least 0"
+
+
+def _figure(value: Any) -> str | None:
+    from epg.stages.sweep_grid import FIGURES
+
+    return None if value in ("", *FIGURES) else f"write {', '.join(FIGURES)}, or nothing"
+
+
+def _grid(value: Any) -> str | None:
+    from epg.stages.sweep_grid import read_grid
+
+    return _refused(lambda: read_grid(value).points())
+
+
+def _parts(value: Any) -> str | None:
+    from epg.stages.shard_part import read_part
+
+    if not value or not all(isinstance(part, str) for part in value):
+        return 'write a list such as ["1/3", "2/3", "3/3"]'
+    return _refused(lambda: [read_part(part) for part in value])
+
+
+def _refused(read: Callable[[], Any]) -> str | None:
+    """Return what the step itself would say."""
+    try:
+        read()
+    except UserError as error:
+        return str(error)
+    return None
+
+
 def _selector(value: Any) -> str | None:
     right = all(isinstance(v, str) and _LABEL.fullmatch(v) for v in value.values())
     return None if right and "" not in value else 'write labels such as {"pool": "gpu"}'
@@ -123,6 +161,11 @@ _CHECKS: dict[str, Callable[[Any], str | None]] = {
     "tools_image": _image,
     "store": _store,
     "store_credentials": _secret,
+    "objective": _objective,
+    "num_samples": _natural,
+    "figure": _figure,
+    "grid": _grid,
+    "shard_parts": _parts,
     "node_selector": _selector,
     "tolerations": _tolerations,
 }
