@@ -44,7 +44,7 @@ def checkpoints(
                 printable(f"  {stage.name}  step {kept.step:,}  {short(kept.size)}B  {state}")
                 + "\n"
             )
-            if kept.fault and not kept.fault.startswith("not whole"):
+            if kept.fault and not kept.torn:
                 bad.append(f"{stage.name}/checkpoints/{kept.folder}")
     if not count:
         sys.stdout.write("  none: checkpoints are removed once their stage is done\n")

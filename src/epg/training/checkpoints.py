@@ -11,9 +11,6 @@ their places.
 from __future__ import annotations
 
 import hashlib
-import json
-import re
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,35 +22,27 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from epg.config.comparison import differences
-from epg.documents import (
-    DocumentError,
-    Kind,
-    fields,
-    is_sha256,
-    parse_object,
-    sealed,
-    unseal,
-)
+from epg.documents import DocumentError
 from epg.errors import UserError
 from epg.model.files import write_tensors
 from epg.store.base import ObjectNotFound, Store
 from epg.store.digest import file_sha256, stream_sha256
 from epg.store.reading import PAUSE_SECONDS, READS, fetch_file, read_document
+from epg.training.checkpoint_format import (
+    FOLDER,
+    FORMAT,
+    MANIFEST,
+    SERIES,
+    SERIES_BYTES,
+    manifest_json,
+    manifest_of,
+    new_folder,
+    rows_of,
+    series_json,
+    state_name,
+)
 
-FORMAT = 2
-_FIELDS: dict[str, Kind] = {
-    "format": int,
-    "step": int,
-    "config": dict,
-    "inputs": dict,
-    "files": dict,
-}
-FOLDER = re.compile(r"^(step-([0-9]{9})\.[0-9a-f]{8})/")
-_STATE = re.compile(r"state-[0-9]{5}\.safetensors")
-MANIFEST = "manifest.json"
-_SERIES = "series.jsonl"
 _KEPT = 2  # whole checkpoints
-_SERIES_BYTES = 1024**3  # a row of a step has about 300
 _FILE_BYTES = 256 * 1024**2
 
 #: Gives the tensors that a checkpoint is copied into, by name; called once there is a whole one.
@@ -102,24 +91,17 @@ class Checkpoints:
 
     def save(self, step: int, tensors: dict[str, Tensor], series: list[dict[str, Any]]) -> None:
         """Store a complete checkpoint, then remove all but the newest two."""
-        folder = f"step-{step:09d}.{secrets.token_hex(4)}"
+        folder = new_folder(step)
         files = {}
         for number, names in enumerate(self._groups(tensors)):
-            name = f"state-{number:05d}.safetensors"
+            name = state_name(number)
             group = {key: tensors[key].detach().cpu().contiguous() for key in names}
             files[name] = self._put_tensors(f"{folder}/{name}", group)
-        rows = "".join(json.dumps(row) + "\n" for row in series).encode()
-        files[_SERIES] = hashlib.sha256(rows).hexdigest()
-        self._store.put_bytes(f"{folder}/{_SERIES}", rows)
-        manifest = {
-            "format": FORMAT,
-            "step": step,
-            "config": self._config,
-            "inputs": self._inputs,
-            "files": files,
-        }
-        content = json.dumps(sealed(manifest), indent=1).encode()
-        self._store.put_bytes(f"{folder}/{MANIFEST}", content)
+        rows = series_json(series)
+        files[SERIES] = hashlib.sha256(rows).hexdigest()
+        self._store.put_bytes(f"{folder}/{SERIES}", rows)
+        manifest = manifest_json(step, self._config, self._inputs, files)
+        self._store.put_bytes(f"{folder}/{MANIFEST}", manifest)
         self._whole.add(folder)
         self._sweep()
 
@@ -164,7 +146,7 @@ class Checkpoints:
                 self._check(manifest, where)
                 for name, digest in manifest["files"].items():
                     self._verify(f"{folder}/{name}", digest)
-                series = read_document(self._store, f"{folder}/{_SERIES}", _rows, _SERIES_BYTES)
+                series = read_document(self._store, f"{folder}/{SERIES}", rows_of, SERIES_BYTES)
             except (DocumentError, ObjectNotFound) as error:
                 self._damaged[folder] = str(error)
                 self._warn(f"{where}: {error}; trying the checkpoint before")
@@ -200,7 +182,7 @@ class Checkpoints:
         """Fill the places from a checkpoint's files, one file at a time."""
         missing = dict(places)
         for name in files:
-            if name == _SERIES:
+            if name == SERIES:
                 continue
             path = self._scratch / f"{folder}-{name}"
             try:
@@ -276,32 +258,6 @@ class Checkpoints:
 
     def _trust(self, folder: str) -> tuple[int, str]:
         return (folder in self._whole) - (folder in self._damaged), folder
-
-
-def manifest_of(folder: str) -> Callable[[bytes], dict[str, Any]]:
-    """Return the reader of a folder's manifest, which raises `DocumentError`."""
-
-    def read(data: bytes) -> dict[str, Any]:
-        content = parse_object(data, nan=True)
-        manifest = unseal(content, required=content.get("format", 1) == FORMAT)
-        other = type(manifest.get("format", 1)) is int and manifest.get("format") != FORMAT
-        if other and {"config", "inputs"} <= manifest.keys():
-            return manifest  # for `_check` to refuse
-        fields(manifest, _FIELDS)
-        step = int(folder.partition("-")[2].partition(".")[0])
-        if manifest["step"] != step:
-            raise DocumentError(f"its manifest is of step {manifest['step']}")
-        files = manifest["files"]
-        whole = all(is_sha256(digest) for digest in files.values()) and _SERIES in files
-        if not whole or any(name != _SERIES and not _STATE.fullmatch(name) for name in files):
-            raise DocumentError("its manifest names other files than a checkpoint has")
-        return manifest
-
-    return read
-
-
-def _rows(data: bytes) -> list[dict[str, Any]]:
-    return [parse_object(row, nan=True) for row in data.splitlines()]
 
 
 def optimizer_tensors(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -10,7 +10,9 @@ from epg.documents import DocumentError
 from epg.store.base import ObjectNotFound, Store
 from epg.store.digest import stream_sha256
 from epg.store.reading import read_document
-from epg.training.checkpoints import FOLDER, MANIFEST, manifest_of
+from epg.training.checkpoint_format import FOLDER, MANIFEST, manifest_of, step_of
+
+_TORN = "not whole: a save that was interrupted, or goes on"
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,14 @@ class Kept:
         step: steps done.
         size: bytes of all its objects.
         fault: what is wrong with it; None: nothing that was looked at.
+        torn: whether that is no damage: it was never whole, and nobody takes it for that.
     """
 
     folder: str
     step: int
     size: int
     fault: str | None
+    torn: bool = False
 
 
 def kept_checkpoints(
@@ -49,20 +53,17 @@ def kept_checkpoints(
     total = sum(sum(of.values()) for of in sizes.values())
     found, done = [], 0
     for folder in sorted(sizes, reverse=True):
-        fault = next(_faults(store, folder, sizes[folder], verify), None)
+        torn = MANIFEST not in sizes[folder]
+        fault = _TORN if torn else next(_faults(store, folder, sizes[folder], verify), None)
         size = sum(sizes[folder].values())
         done += size
         if on_progress:
             on_progress(done, total)
-        step = int(folder.partition("-")[2].partition(".")[0])
-        found.append(Kept(folder, step, size, fault))
+        found.append(Kept(folder, step_of(folder), size, fault, torn))
     return found
 
 
 def _faults(store: Store, folder: str, sizes: dict[str, int], verify: bool) -> Iterator[str]:
-    if MANIFEST not in sizes:
-        yield "not whole: a save that was interrupted, or goes on"
-        return
     try:
         manifest: dict[str, Any] = read_document(store, f"{folder}/{MANIFEST}", manifest_of(folder))
     except (DocumentError, ObjectNotFound) as error:
