@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from epg.data.lanes import Lanes, Run
 from epg.data.manifest import Manifest
 from epg.data.order import permutation
+from epg.data.shard_cache import ShardCache
 from epg.data.shard_reading import Buffers, SplitShards
 from epg.data.windows import Batch, Batches, Windows, copy_images
 from epg.errors import UserError
@@ -36,7 +37,7 @@ class _Arrays(NamedTuple):
 
 
 class ShardReader:
-    """One split of a data set.
+    """One split of a data set, from the store or the cache that `EPG_CACHE_DIR` asks for.
 
     Args:
         store: the run's store; the manifest's keys are relative to it.
@@ -47,7 +48,7 @@ class ShardReader:
             after the first reading. It is part of the order.
 
     Raises:
-        UserError: unknown or empty split.
+        UserError: unknown or empty split, or a cache that cannot be used.
     """
 
     def __init__(
@@ -64,7 +65,8 @@ class ShardReader:
         self.num_samples = manifest.num_samples(split)
         if not self.num_samples:
             raise UserError(f"the split {split!r} of {manifest.source} has no samples")
-        self.shards = SplitShards(store, manifest, split)
+        cache = ShardCache.from_environment(manifest)
+        self.shards = SplitShards(store, manifest, split, cache)
         self.shape = self.shards.shape
         self._window_samples = window_bytes // 2 // (self.shards.sample_bytes + _TAR_BYTES)
         self._keep = self.num_samples * self.shards.sample_bytes <= window_bytes

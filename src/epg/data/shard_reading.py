@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from epg.data.encoding import StoredFormat, decode_image
 from epg.data.lanes import Run
 from epg.data.manifest import Manifest, ShardInfo
+from epg.data.shard_cache import ShardCache
 from epg.data.shard_format import ShardError, npy_header
 from epg.data.shard_index import ShardIndex, index_of, read_index
 from epg.errors import UserError
@@ -69,10 +70,14 @@ class SplitShards:
         store: the run's store.
         manifest: the data set.
         split: `train` or `held-out`.
+        cache: on a local disk, of this data set; None reads from the store alone.
     """
 
-    def __init__(self, store: Store, manifest: Manifest, split: str) -> None:
+    def __init__(
+        self, store: Store, manifest: Manifest, split: str, cache: ShardCache | None = None
+    ) -> None:
         self._store, self._manifest, self._split = store, manifest, split
+        self._cache = cache
         self.infos = manifest.shards(split)
         self.counts = np.array([info.num_samples for info in self.infos], np.int64)
         self._ids = np.concatenate([[0], np.cumsum(self.counts)])
@@ -141,7 +146,7 @@ class SplitShards:
         view = target.data
         begins = index.offsets[rows] - offset
         for look in range(1, READS + 1):
-            count = self._store.read_into(self.infos[run.shard].key, offset, view)
+            count = self._read(self.infos[run.shard], offset, view, look)
             wrong = self._first_wrong(run, view[:count], begins)
             if wrong is None:
                 return begins
@@ -150,6 +155,12 @@ class SplitShards:
             f"shard {self._where(run.shard)} has {wrong}: it was cut or altered; put back a copy "
             "of it if there is one, or move it away and run the same command again to write it anew"
         )
+
+    def _read(self, info: ShardInfo, offset: int, view: memoryview, look: int) -> int:
+        """Fill `view` from a shard; at the first look, what lies in the cache will do."""
+        if self._cache is None:
+            return self._store.read_into(info.key, offset, view)
+        return self._cache.read_into(self._store, info, offset, view, past=look > 1)
 
     def _first_wrong(self, run: Run, view: memoryview, begins: NDArray[np.int64]) -> str | None:
         """Return what is wrong with the first image that is not as it was written."""
