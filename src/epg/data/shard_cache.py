@@ -47,6 +47,7 @@ class ShardCache:
         self._wanted = {s.sha256 for shards in manifest.splits.values() for s in shards}
         self._lock = threading.Lock()
         self._full, self._new = False, 0
+        self._coming = 0  # bytes that have been promised room, and do not lie here yet
         with explained(folder, "use"):
             folder.mkdir(parents=True, exist_ok=True)
             sweep_leftovers(folder, below=True)
@@ -98,9 +99,13 @@ class ShardCache:
             count = store.read_into(info.key, begin, target[begin - offset : stop - offset])
             return end - offset if count == stop - begin else begin - offset + count
         data = memoryview(bytearray(stop - begin))
-        count = store.read_into(info.key, begin, data)
-        for number in lacking:
-            self._keep(info, number, data[number * BLOCK_BYTES - begin : count])
+        try:
+            count = store.read_into(info.key, begin, data)
+            for number in lacking:
+                self._keep(info, number, data[number * BLOCK_BYTES - begin : count])
+        finally:
+            with self._lock:
+                self._coming -= stop - begin
         low, high = max(begin, offset), min(begin + count, end)
         if low < high:
             target[low - offset : high - offset] = data[low - begin : high - begin]
@@ -145,19 +150,25 @@ class ShardCache:
             if self._full:
                 return False
             self._used, self._new = self._used + count, self._new + count
+            self._coming += count
             if self._used > self._most or self._new > self._most // _LOOKS:
                 self._new = 0
-                self._make_room(count)
+                try:
+                    self._make_room()
+                except OSError:  # the folder is gone, or nobody's any more
+                    self._full = True
+            if self._full:
+                self._coming -= count
             return not self._full
 
-    def _make_room(self, count: int) -> None:
+    def _make_room(self) -> None:
         """Look at what lies here; remove other data, oldest first, as far as there is need."""
         folders = self._folders()
-        self._used = count + sum(size for size, _, _ in folders)
+        self._used = self._coming + sum(size for size, _, _ in folders)
         for size, _, folder in sorted(folders, key=lambda found: found[1]):
             if self._used > self._most and folder.name not in self._wanted:
                 shutil.rmtree(folder, ignore_errors=True)
-                self._used -= size
+                self._used -= 0 if folder.exists() else size  # it may be another user's
         self._full = self._used > self._most
 
     def _folders(self) -> list[tuple[int, float, Path]]:

@@ -97,6 +97,23 @@ def test_it_keeps_to_its_limit_and_to_what_it_has(digits, read, cache, monkeypat
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
+def test_two_that_fill_it_at_once_keep_to_its_limit(digits, read, cache, monkeypatch):
+    store, manifest = digits
+    most = sum(shard.size for shard in manifest.shards("train")) // 2
+    limit(monkeypatch, most)
+    # Each has its own count of what lies there, as in two processes.
+    two = [
+        ShardReader(store, manifest, "train", window_bytes=90_000).batches(64, seed)
+        for seed in range(2)
+    ]
+    for _ in range(23):
+        for stream in two:
+            next(stream)
+    for stream in two:
+        stream.close()
+    assert 0.2 * most < size_of(cache) < 1.2 * most
+
+
 @pytest.mark.parametrize("damage", ["zeros", "cut", "gone"])
 def test_what_is_damaged_here_is_read_anew(digits, read, cache, damage, monkeypatch):
     monkeypatch.setattr("epg.data.shard_reading.PAUSE_SECONDS", 0)
@@ -154,14 +171,40 @@ def test_a_full_disk_stops_no_training(digits, read, cache, monkeypatch):
     assert same(with_it, batches(store, manifest))
 
 
+def test_what_cannot_be_removed_counts(digits, read, cache, monkeypatch):
+    store, manifest = digits
+    other = cache / ("0" * 64)
+    other.mkdir(parents=True)
+    (other / "000000").write_bytes(bytes(3_000_000))
+    monkeypatch.setattr(shard_cache.shutil, "rmtree", lambda *args, **options: None)
+    limit(monkeypatch, 3_100_000)
+    batches(store, manifest)
+    assert size_of(cache) <= 3_100_000
+
+
+def test_a_folder_that_goes_away_stops_no_training(digits, read, cache, monkeypatch):
+    store, manifest = digits
+    monkeypatch.setattr(shard_cache, "_LOOKS", 10**9)  # look at each block
+    stream = ShardReader(store, manifest, "train", window_bytes=90_000).batches(64, 0)
+    next(stream)
+    cache.rename(cache.with_name("moved"))
+    cache.write_text("a file")
+    with_it = [next(stream).ids for _ in range(30)]
+    stream.close()
+    monkeypatch.delenv("EPG_CACHE_DIR")
+    assert np.array_equal(np.stack(with_it), batches(store, manifest, 31)[1][1:])
+
+
 @pytest.mark.parametrize("text", ["much", "0", "-1", "nan", "inf"])
 def test_a_limit_that_is_none(digits, cache, monkeypatch, text):
+    store, manifest = digits
     monkeypatch.setenv("EPG_CACHE_GIB", text)
     with pytest.raises(UserError, match=f"EPG_CACHE_GIB is '{text}': a number of GiB"):
-        ShardReader(*digits, "train")
+        ShardReader(store, manifest, "train")
 
 
 def test_a_folder_that_cannot_be(digits, cache):
+    store, manifest = digits
     cache.write_text("a file")
     with pytest.raises(UserError, match=r"cannot use .*cache: a file stands where a folder"):
-        ShardReader(*digits, "train")
+        ShardReader(store, manifest, "train")
