@@ -158,6 +158,17 @@ def unseal(content: Mapping[str, Any], *, required: bool) -> dict[str, Any]:
     return plain
 
 
+def without_nan(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return numbers as JSON can have them: what is no finite number is null."""
+    unfit = {name for name, n in numbers.items() if isinstance(n, float) and not math.isfinite(n)}
+    return {name: None if name in unfit else number for name, number in numbers.items()}
+
+
+def written(content: Any) -> bytes:
+    """Return content as strict JSON for people to read. Raises `ValueError` for a NaN in it."""
+    return f"{json.dumps(content, indent=1, allow_nan=False)}\n".encode()
+
+
 def _digest(plain: Mapping[str, Any]) -> str:
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()

@@ -16,6 +16,9 @@ from epg.measures import Measure, find
 
 #: Goes up whenever a change of ours changes the value of a figure.
 VERSIONS: dict[str, int] = {}
+#: Features kept for precision and recall and their kin: of generated images (0.4 GB of Inception's)
+#: and of real ones, as in the ADM suite. Both are a part of what these figures mean.
+SAMPLE_FEATURES, REFERENCE_FEATURES = 50_000, 10_000
 #: What the record of an evaluation calls the facts, and the hash of every figure.
 FACTS, HASHES = "protocol", "protocol_hashes"
 
@@ -56,6 +59,7 @@ class Protocol:
         num_samples: generated images.
         labels: how their classes were drawn: `balanced`, `random` or `unknown`.
         neighbours: k of precision and recall.
+        svc: settings of the judge on raw pixels, where there is one.
     """
 
     networks: Mapping[str, FeatureSpace]
@@ -63,6 +67,7 @@ class Protocol:
     num_samples: int
     labels: str
     neighbours: int
+    svc: Mapping[str, Any] | None = None
 
     def facts(self) -> dict[str, Any]:
         """Return it as JSON, for a record and for people."""
@@ -83,7 +88,7 @@ class Protocol:
         kind = self.network_of(measure)
         network = self.networks.get(kind)
         reference = self.references.get(kind) if measure.compares else None
-        return {
+        content = {
             "figure": measure.base,
             "version": VERSIONS.get(measure.base, 1),
             "network": asdict(network) if network else None,
@@ -94,6 +99,9 @@ class Protocol:
             "labels": self.labels if measure.of_samples else None,
             "neighbours": self.neighbours if measure.base in ("precision", "recall") else None,
         }
+        if measure.base == "svc_agreement":
+            content["svc"] = self.svc
+        return content
 
     def network_of(self, measure: Measure) -> str:
         """Return the recipe's name of the network that gives a figure; empty: none does."""

@@ -49,6 +49,7 @@ def test_each_figure_depends_on_what_it_is_made_of() -> None:
     assert changed(labels="random") == everything - of_quality
     precision = {name for name in FIGURES if name.startswith(("precision", "recall"))}
     assert changed(neighbours=5) == precision
+    assert changed(svc={"gamma": 0.001}) == {"svc_agreement"}
     other = {**SPACES, "inception": FeatureSpace("inception-2015-12-05", "d" * 64)}
     by_inception = {n for n, m in FIGURES.items() if PROTOCOL.network_of(m) == "inception"}
     assert {"fid", "sfid", "kid", "inception_score"} < by_inception

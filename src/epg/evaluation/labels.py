@@ -27,5 +27,6 @@ def drawn_labels(rule: str, count: int, num_classes: int, seed: int) -> NDArray[
 
 def labels_rule(labels: NDArray[np.int64], num_classes: int) -> str:
     """Return the rule that labels [N] of others look like: `balanced` or `random`."""
-    counts = np.bincount(labels, minlength=num_classes)
-    return "balanced" if counts.max() - counts.min() <= 1 else "random"
+    seen, counts = np.unique(labels, return_counts=True)  # a class number may be anything
+    least = counts.min() if len(seen) == num_classes else 0
+    return "balanced" if counts.max() - least <= 1 else "random"

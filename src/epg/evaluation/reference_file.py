@@ -21,11 +21,9 @@ from epg.evaluation.features.base import FeatureNetwork, Statistics
 from epg.evaluation.features.describing import describe
 from epg.evaluation.metrics.moments import Moments
 from epg.evaluation.sources import Images, NpzImages, content_digest, open_images, spans
-from epg.protocol import Reference
+from epg.protocol import REFERENCE_FEATURES, Reference
 from epg.store.digest import file_sha256
 
-#: Features of real images kept for precision and recall, as in the ADM suite.
-MAX_REFERENCE_FEATURES = 10_000
 #: Arrays of ADM's files: mean and covariance of the pooled and of the spatial features.
 _POOLED, _SPATIAL = ("mu", "sigma"), ("mu_s", "sigma_s")
 _MAX_BYTES = 1024**3
@@ -75,7 +73,7 @@ def read_reference(
             list(networks.values()),
             spans(images, 512),
             device=device,
-            keep=MAX_REFERENCE_FEATURES,
+            keep=REFERENCE_FEATURES,
             on_batch=None if on_batch is None else lambda seen: on_batch(seen, total),
         )
         found = {

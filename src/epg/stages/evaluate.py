@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from epg.data.manifest import Manifest
+from epg.documents import without_nan, written
+from epg.errors import UserError
 from epg.evaluation.checks import check_evaluation
 from epg.evaluation.costs import costs
 from epg.protocol import FACTS, HASHES, FeatureSpace, Protocol, Reference
@@ -156,7 +157,8 @@ class _Evaluation:
         count = settings.num_samples
         stored = StoredParts(self.outputs.store, self.parts)
         earlier = stored.read()
-        spans = uncovered(count, span_of(settings.batch_size), [part.stretch for part in earlier])
+        span = span_of(settings.batch_size)
+        spans = uncovered(count, span, [part.stretch for part in earlier])
         left = sum(end - start for start, end in spans)
         if earlier:
             self.reporter.message(
@@ -182,7 +184,13 @@ class _Evaluation:
             with other_shares(replace(task, spans=spans), size, self.outputs.scratch) as others:
                 opened.look.at(own, running)
                 others.wait()
-            whole = Whole.of(stored.read(), RANKED)
+            parts = stored.read()
+            if uncovered(count, span, [part.stretch for part in parts]):
+                raise UserError(
+                    f"{self.run.store_uri}/{self.run.name}/{self.parts}: parts of the evaluation "
+                    "are damaged or gone: run the same command again, which makes them anew"
+                )
+            whole = Whole.of(parts, RANKED)
         whole.facts["seconds"] /= size  # they worked side by side
         stored.clear()
         return whole
@@ -277,6 +285,7 @@ class _Evaluation:
             settings.num_samples,
             settings.labels,
             settings.neighbours,
+            settings.svc.model_dump() if settings.svc is not None else None,
         )
 
     def _fetch(self, name: str, filename: str) -> Path:
@@ -321,18 +330,13 @@ class _Evaluation:
             self.outputs.details["svc_agreement_by_class"] = seen.by_class
 
     def _write_metrics(self) -> None:
-        """Write `metrics.json`: strict JSON, in which a number that is none is null."""
-        metrics = {
-            name: value if math.isfinite(value) else None
-            for name, value in self.outputs.metrics.items()
-        }
+        """Write `metrics.json`, which travels with a registered model."""
         content = {
             "objective": self.objective,
-            "metrics": metrics,
+            "metrics": without_nan(self.outputs.metrics),
             "details": self.outputs.details,
         }
-        text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-        self.outputs.put_bytes("metrics", "metrics.json", text.encode())
+        self.outputs.put_bytes("metrics", "metrics.json", written(content))
 
 
 evaluate_component = Component(

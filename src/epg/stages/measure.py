@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epg.config.evaluating import EvaluateConfig
+from epg.documents import without_nan, written
 from epg.errors import UserError
 from epg.evaluation.features.weights import require_weights
 from epg.protocol import FACTS, HASHES, FeatureSpace, Protocol, Reference
@@ -229,10 +228,7 @@ class _Measuring:
 
 
 def write_figures(found: Mapping[str, Any], out: Path) -> None:
-    """Write figures as strict JSON, in which a number that is none is null."""
-    metrics = {
-        name: value if math.isfinite(value) else None for name, value in found["metrics"].items()
-    }
-    text = json.dumps({**found, "metrics": metrics}, indent=1, allow_nan=False)
+    """Write what `measure` returned, as the file of a run's evaluation has it."""
+    content = {**found, "metrics": without_nan(found["metrics"])}
     with explained(out, "write"):
-        out.write_text(text + "\n")
+        out.write_bytes(written(content))

@@ -17,7 +17,7 @@ from epg.errors import UserError
 from epg.evaluation.checks import check_evaluation
 from epg.evaluation.features.weights import WEIGHTS
 from epg.evaluation.reference_place import find_reference
-from epg.protocol import Reference
+from epg.protocol import REFERENCE_FEATURES, Reference
 from epg.runs.entry import Component
 from epg.runs.perform import perform
 from epg.runs.record import Outputs, StageRecord
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from epg.evaluation.features.base import Description, FeatureNetwork, Statistics
 
 STAGE = STAGES["reference-statistics"]
-#: Features of real images kept for precision and recall, as in the ADM suite.
-MAX_REFERENCE_FEATURES = 10_000
 _CLASSIFIER_BATCH = 64
 _VERSION = 1  # of the statistics that runs share; up with every change of what they are
 
@@ -176,7 +174,7 @@ class _Describing:
 
     def _kept_as(self, network: FeatureNetwork, split: str) -> str:
         """Name of a network's statistics among those of all runs: what they depend on."""
-        facts = [network.name, network.weights_digest, split, MAX_REFERENCE_FEATURES]
+        facts = [network.name, network.weights_digest, split, REFERENCE_FEATURES]
         manifest = self.splits["train"].manifest
         text = json.dumps([*facts, manifest.sha256, _VERSION])
         return f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.npz"
@@ -253,7 +251,7 @@ class _Describing:
             list(networks.values()),
             images(),
             device=self.device,
-            keep=MAX_REFERENCE_FEATURES,
+            keep=REFERENCE_FEATURES,
             on_batch=lambda seen: self.reporter.progress(seen, reader.num_samples, "images"),
         )
         return dict(zip(networks, found, strict=True)), np.concatenate(labels)

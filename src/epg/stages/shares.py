@@ -22,6 +22,7 @@ from epg.config.recipe import Recipe
 from epg.documents import parse_object
 from epg.errors import UserError, one_line
 from epg.guard import LAUNCHER_VARIABLE, launcher_name, watch_parent
+from epg.protocol import SAMPLE_FEATURES
 
 if TYPE_CHECKING:
     from epg.evaluation.features.base import FeatureNetwork
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from epg.evaluation.looking import Look
     from epg.model.files import LoadedGenerator
 
-#: Features of generated images that are kept for precision and recall: 0.4 GB of Inception's.
-MAX_FEATURES = 50_000
 _LOOK_SECONDS = 0.2
 _GRACE = 10.0  # seconds that others have to end by themselves
 
@@ -112,7 +111,7 @@ def _look(recipe: Recipe, source: GeneratedImages, networks: dict[str, FeatureNe
     return Look(
         networks,
         source,
-        keep=min(count, MAX_FEATURES),
+        keep=min(count, SAMPLE_FEATURES),
         first=kept_images(count, data.image_size**2 * data.channels),
         judge="classifier" if "classifier" in networks else "",
         facts=lambda: {"seconds": source.seconds, "nfe": float(source.nfe * source.made)},

@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epg.config.sampling import SamplingConfig
-from epg.documents import SEAL, DocumentError, fields, parse_object, sealed, unseal
+from epg.documents import (
+    SEAL,
+    DocumentError,
+    fields,
+    parse_object,
+    sealed,
+    unseal,
+    without_nan,
+    written,
+)
 from epg.errors import UserError
 from epg.evaluation.checks import check_evaluation
 from epg.runs.entry import Component
@@ -150,8 +159,8 @@ class _Sweep:
             if name in SETTINGS
         }
         content = {"figure": figure, "num_samples": self.count, "best": best, "points": tried}
-        self._put("points", "points.json", content)
-        self._put("overrides", "overrides.json", overrides)
+        self.outputs.put_bytes("points", "points.json", written(content))
+        self.outputs.put_bytes("overrides", "overrides.json", written(overrides))
         from epg.report.sweep import sweep_page
 
         page = sweep_page(f"{self.run.recipe.name}, {self.objective}", content)
@@ -160,10 +169,6 @@ class _Sweep:
         self.outputs.details.update(
             figure=figure, overrides=overrides, ema=best["settings"].get("ema")
         )
-
-    def _put(self, name: str, filename: str, content: Any) -> None:
-        text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-        self.outputs.put_bytes(name, filename, text.encode())
 
     def _key(self, point: Mapping[str, Any]) -> str:
         """Where a point's figures lie: everything that they depend on is in the name."""
@@ -186,8 +191,6 @@ class _Sweep:
 
     def _try(self, point: Mapping[str, Any]) -> dict[str, float | None]:
         """Generate and measure with one setting; its figures are stored at once."""
-        import numpy as np
-
         from epg.diffusion.seeds import derive_seed
         from epg.evaluation.features.describing import describe
         from epg.evaluation.generate import GeneratedImages
@@ -225,11 +228,7 @@ class _Sweep:
         )
         judging = Judging(settings, networks, seed, source.device)
         figures = judging.figures(real, dict(zip(networks, found, strict=True)), source.labels)
-        metrics = {
-            name: float(value) if np.isfinite(value) else None
-            for name, value in figures.metrics.items()
-        }
-        metrics["nfe"] = source.nfe
+        metrics = without_nan({**figures.metrics, "nfe": source.nfe})
         content = json.dumps(sealed({"metrics": metrics})).encode()
         self.outputs.store.put_bytes(self._key(point), content)
         return metrics

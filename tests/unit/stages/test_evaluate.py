@@ -21,6 +21,7 @@ from epg.evaluation.features.base import Features
 from epg.evaluation.features.weights import WEIGHTS, Found
 from epg.evaluation.generate import GeneratedImages
 from epg.evaluation.labels import drawn_labels, labels_rule
+from epg.evaluation.parts import Part, StoredParts
 from epg.measures import FIGURES, MEASURES
 from epg.model.files import save_weights
 from epg.model.generator import Generator
@@ -354,6 +355,23 @@ def test_a_process_that_fails_is_told(root, weights, reference, monkeypatch):
         evaluate(run, "denoising", generator=weights)
 
 
+def test_no_figure_is_of_a_part_of_the_images(root, weights, reference, monkeypatch):
+    """What another process has stored is damaged before it is read: nothing is left out."""
+    settings = SMALL | {"evaluate.num_samples": 130, "evaluate.batch_size": 64}
+    run = Run.open("smoke", settings, str(root), "a-run")
+    monkeypatch.setenv("EPG_PROCESSES", "2")
+    read, reads = StoredParts.read, []
+
+    def damaged(self: StoredParts) -> list[Part]:
+        reads.append(read(self))
+        return reads[-1][:-1]
+
+    monkeypatch.setattr(StoredParts, "read", damaged)
+    with pytest.raises(UserError, match="parts of the evaluation are damaged or gone"):
+        evaluate(run, "denoising", generator=weights)
+    assert [len(parts) for parts in reads] == [0, 2]
+
+
 def test_labels_go_round_the_classes_or_are_drawn():
     assert drawn_labels("balanced", 7, 3, 0).tolist() == [0, 1, 2, 0, 1, 2, 0]
     assert drawn_labels("balanced", 7, 3, 0).dtype == np.int64
@@ -365,6 +383,8 @@ def test_labels_go_round_the_classes_or_are_drawn():
         "random",
         "balanced",
     ]
+    assert labels_rule(np.array([0, 0, 10**15]), 10**15 + 1) == "random"  # takes no memory for them
+    assert labels_rule(np.array([0, 1, 2]), 4) == "balanced"
 
 
 def test_altered_statistics_are_not_used(run, reference, tmp_path):

@@ -18,6 +18,7 @@ from epg.evaluation.features.seen import Seen
 from epg.evaluation.metrics.inception_score import ScoreSums, joined, score_sums
 from epg.evaluation.metrics.moments import MomentAccumulator, Scatter
 from epg.evaluation.precision import full_precision
+from epg.protocol import SAMPLE_FEATURES
 
 #: Images that a network sees at once: the k-th group of a set is the same images however they
 #: arrive, because another group would round their features otherwise.
@@ -32,7 +33,7 @@ def describe(
     batches: Iterable[Labelled],
     *,
     device: torch.device | str = "cpu",
-    keep: int = 50_000,
+    keep: int = SAMPLE_FEATURES,
     on_batch: Callable[[int], None] | None = None,
 ) -> list[Description]:
     """Look at uint8 batches [B, H, W, C] once; only features and sums stay in memory.
