@@ -25,7 +25,7 @@ from epg.registry import open_registry
 from epg.runs.handover import HandOver, StoredObject
 from epg.runs.record import StageRecord, load_record
 from epg.runs.run import Run
-from epg.stages.report import _failure
+from epg.stages.findings import _failure
 from epg.store.lease import Holder
 from epg.training.checkpoints import Checkpoints
 

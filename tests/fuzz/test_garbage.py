@@ -147,7 +147,7 @@ def test_garbage_in_samples(
     capsys: pytest.CaptureFixture[str],
     record_property: Callable[[str, Any], None],
 ) -> None:
-    from epg.stages.report import _images
+    from epg.stages.findings import _images
 
     def read(data: bytes) -> None:
         try:

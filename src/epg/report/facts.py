@@ -1,4 +1,4 @@
-"""What the page is made from: plain facts about a run, gathered by `stages/report.py`."""
+"""What the page is made from: plain facts about a run, gathered by `stages/findings.py`."""
 
 from __future__ import annotations
 
@@ -60,6 +60,7 @@ class RunFacts:
     sheets: Mapping[str, bytes] = field(default_factory=dict)  # "denoising" -> PNG, for the page
     strips: Mapping[str, Mapping[int, bytes]] = field(default_factory=dict)  # "real" -> label: PNG
     series: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    sweeps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # objective -> its points
     paces: Sequence[tuple[str, str]] = ()  # training -> how fast it was, beside its plan
     notes: Sequence[str] = ()  # what could not be read
     generated: str = ""

@@ -11,6 +11,7 @@ from epg.report.ending import SHORT_TITLES, TITLES, describe_end
 from epg.report.facts import RunFacts, branch_state, standing_failures
 from epg.report.html import render
 from epg.report.images import MAX_STRIP_BYTES, embed
+from epg.report.protocols import measured_on, protocols, warnings
 from epg.report.results import (
     class_agreement,
     class_names,
@@ -30,6 +31,7 @@ from epg.report.story import (
     timeline,
     what_was_run,
 )
+from epg.report.sweep import sweep_view
 
 
 def render_page(facts: RunFacts) -> str:
@@ -50,10 +52,14 @@ def render_page(facts: RunFacts) -> str:
         copies=copies_reading(facts),
         objectives=shown_objectives(facts),
         rows=result_rows(facts),
+        measured_on=measured_on(facts),
+        warnings=warnings(facts),
+        protocols=protocols(facts),
         gates=gates(facts),
         classes=_classes(facts),
         trajectory=embed(facts.images.get("trajectory-denoising")),
         ends=[pair for o in shown_objectives(facts) for pair in _ends(facts, o)],
+        sweeps=[(objective, sweep_view(content)) for objective, content in facts.sweeps.items()],
         published=published_tables(facts),
         stages=[
             {

@@ -25,9 +25,13 @@ HEADLINES = (
 
 @dataclass(frozen=True)
 class Cell:
-    """One model's value of one measure, and its gate: text such as `≥ 93.0 %`, met or not."""
+    """One model's value of one measure, its bootstrap interval, and its gate: met or not.
+
+    All three are text: `0.703`, `0.652 to 0.754`, `≤ 0.800`; the latter two may be empty.
+    """
 
     text: str
+    interval: str = ""
     bar: str = ""
     met: bool | None = None
 
@@ -70,7 +74,17 @@ def _cell(facts: RunFacts, measure: Measure, objective: str, metrics: Mapping[st
             good = number is not None and (number >= limit if kind == "min" else number <= limit)
             met = met and good
     judged = met if bars and value is not None else None
-    return Cell(measure.write(value), " and ".join(bars), judged)
+    interval = _interval(facts, measure, objective)
+    return Cell(measure.write(value), interval, " and ".join(bars), judged)
+
+
+def _interval(facts: RunFacts, measure: Measure, objective: str) -> str:
+    intervals = facts.details("evaluate", objective).get("intervals")
+    found = intervals.get(measure.name) if isinstance(intervals, dict) else None
+    ends = [finite(end) for end in found] if isinstance(found, list) else []
+    if len(ends) != 2 or None in ends:
+        return ""
+    return f"{measure.write(ends[0])} to {measure.write(ends[1])}"
 
 
 def headline_cards(facts: RunFacts) -> list[dict[str, Any]]:
@@ -134,7 +148,7 @@ def copies_reading(facts: RunFacts) -> dict[str, Any] | None:
         title = "Samples are not copies."
         text = (
             "A generated image lies about as far from its nearest training image as a real image "
-            "that was never trained on (that distance is 1)."
+            "that was never trained on (that distance is 1), or farther."
         )
     mark = f"{100 * min(*limits.values(), 1.5) / 1.5:.1f}"
     return {"title": title, "text": text, "bars": bars, "mark": mark, "good": not close}

@@ -19,10 +19,14 @@ _WORDS = {
 
 
 def sweep_page(title: str, content: Mapping[str, Any]) -> str:
-    """Return the page.
+    """Return the page of one sweep; `title` says whose. See `sweep_view`."""
+    return render("sweep.html.j2", title=title, sweep=sweep_view(content))
+
+
+def sweep_view(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a page shows of a sweep.
 
     Args:
-        title: whose sweep it is.
         content: `figure`, `num_samples`, `best` and `points`, as `epg sweep` stores them.
     """
     points, figure = content["points"], str(content["figure"])
@@ -36,16 +40,14 @@ def sweep_page(title: str, content: Mapping[str, Any]) -> str:
         }
         for point in points
     ]
-    return render(
-        "sweep.html.j2",
-        title=title,
-        figure=FIGURES[figure].label,
-        samples=whole(content["num_samples"]),
-        charts=[chart for name in names if (chart := _chart(name, points, figure)) is not None],
-        names=[_WORDS[name] for name in names],
-        labels=[measure.label for measure in shown],
-        rows=rows,
-    )
+    return {
+        "figure": FIGURES[figure].label,
+        "samples": whole(content["num_samples"]),
+        "charts": [chart for name in names if (chart := _chart(name, points, figure)) is not None],
+        "names": [_WORDS[name] for name in names],
+        "labels": [measure.label for measure in shown],
+        "rows": rows,
+    }
 
 
 def _chart(name: str, points: list[Mapping[str, Any]], figure: str) -> Chart | None:

@@ -12,7 +12,7 @@ from epg.evaluation.grid import class_grid, trajectory_strip
 from epg.report.facts import Dataset, RunFacts
 from epg.report.images import class_sheet, class_strips
 from epg.runs.record import StageRecord
-from epg.stages.report import shown_stages
+from epg.stages.findings import shown_stages
 
 RECIPE = """
 name: digits

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import epg.report
+from epg.protocol import FACTS, HASHES, FeatureSpace, Protocol, Reference
 from epg.report.ending import describe_end
 from epg.report.facts import Dataset, Failure, FinalStatus, RunFacts, branch_state, next_stages
 from epg.report.images import embed, sheet_png
@@ -17,7 +18,7 @@ from epg.report.page import render_page
 from epg.report.results import copies_reading, shown_labels
 from epg.report.story import next_commands, timeline
 from epg.runs.stage import Stage
-from epg.stages.report import shown_stages
+from epg.stages.findings import shown_stages
 from tests.unit.report.example import by_class, evaluation, example, record
 from tests.unit.report.pages import Page, check_page
 
@@ -67,6 +68,38 @@ def test_a_finished_run_shows_everything() -> None:
     assert len(html.encode()) < 2_000_000
     assert sum(tag == "svg" for tag, _ in page.tags) == 3 + 3 * 3  # losses; rate, norm, speed
     assert sum(tag == "img" for tag, _ in page.tags) == 2 + 1 + 30
+
+
+def test_how_figures_were_measured_stands_beside_them() -> None:
+    reference = Reference("held-out", 359, "c" * 64, "digits")
+    protocol = Protocol(
+        {"classifier": FeatureSpace("digits-cnn", "b" * 64)},
+        {"classifier": reference, "": reference},
+        1000,
+        "random",
+        3,
+    )
+    facts = example()
+    old = facts.records["evaluate-denoising"]
+    details = {
+        **old.details,
+        FACTS: protocol.facts(),
+        HASHES: protocol.hashes(old.metrics),
+        "intervals": {"frechet_distance": [3.1234, 3.6789]},
+        "warnings": ["few <images>"],
+    }
+    plain = words(check_page(render_page(facts)))
+    assert "Measured on generated images. ↑" in plain
+    assert "compared exactly when their hashes are equal" not in plain
+    judged = replace(old, details=details)
+    facts = replace(facts, records={**facts.records, judged.stage: judged})
+    text = words(check_page(render_page(facts)))
+    assert "Measured on 1,000 generated images of classes drawn at random. ↑" in text
+    assert "3.12 to 3.68" in text
+    assert "few <images>" in text
+    assert f"Fréchet distance (own classifier) {details[HASHES]['frechet_distance']} –" in text
+    assert f"digits-cnn, weights {'b' * 64}" in text
+    assert f"held-out of digits, 359 images, {'c' * 64}" in text
 
 
 def test_a_frechet_distance_in_other_features_is_never_called_fid() -> None:

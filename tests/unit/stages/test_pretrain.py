@@ -11,9 +11,10 @@ from epg.model.projector import Projector
 from epg.runs.handover import fetch_output
 from epg.runs.run import Run
 from epg.stages.export import export_encoder
+from epg.stages.findings import _paces
 from epg.stages.finetune import finetune
 from epg.stages.pretrain import pretrain
-from epg.stages.report import _paces, report
+from epg.stages.report import report
 from epg.stages.shard import shard
 from epg.training.pretraining import Pretraining
 

@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 
 from epg.config.loading import load_recipe, parse_overrides
+from epg.documents import written
 from epg.evaluation.grid import class_grid
 from epg.runs.perform import perform
 from epg.runs.record import Outputs, load_record
 from epg.runs.run import Run
+from epg.runs.stage import Stage
 from epg.stages.catalog import STAGES
-from epg.stages.report import final_status, recipe_settings, report, report_component, reused_stages
+from epg.stages.findings import recipe_settings, reused_stages
+from epg.stages.report import final_status, report, report_component
 from epg.stages.shard import shard
 from epg.telemetry.progress import StageReporter
 from tests.toys.handed import artifact
@@ -84,6 +87,31 @@ def test_the_page_and_its_pictures_are_stored(run: Run) -> None:
     assert "97.0 %" in page.text
     assert sum(tag == "img" for tag, _ in page.tags) == 1 + 20 + 1  # sheet, rows, trajectory
     assert load_record(run, "report") == record
+
+
+def test_the_sweep_of_the_judged_weights_is_shown(run: Run) -> None:
+    points = [
+        {"settings": {"guidance_scale": scale}, "metrics": {"frechet_distance": distance}}
+        for scale, distance in ((1.0, 9.5), (2.0, 7.25))
+    ]
+    content = {"figure": "frechet_distance", "num_samples": 640, "best": points[1]}
+
+    def swept(weights: str) -> str:
+        def work(reporter: StageReporter, outputs: Outputs) -> None:
+            outputs.put_bytes("points", "points.json", written({**content, "points": points}))
+
+        stage = Stage("sweep-denoising", "sweep", "denoising", "judging", ())
+        inputs = {"generator": weights} if weights else {}
+        perform(run, stage, config={}, inputs=inputs, work=work, always=True)
+        report(run)
+        return check_page(run.store.get_bytes("report.html").decode()).text
+
+    text = swept("")
+    assert "Sweep: diffusion" in text
+    assert "of 640 images for each setting" in text
+    assert "7.25" in text
+    assert "Fréchet distance by guidance scale" in text
+    assert "Sweep" not in swept("of-another-training")
 
 
 def test_it_is_made_anew_every_time(run: Run) -> None:
@@ -168,8 +196,8 @@ def test_settings_that_differ_from_the_packaged_recipe_are_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     packaged = load_recipe(RECIPE)
-    monkeypatch.setattr("epg.stages.report.available_recipes", lambda: ["digits"])
-    monkeypatch.setattr("epg.stages.report.load_recipe", lambda name: packaged)
+    monkeypatch.setattr("epg.stages.findings.available_recipes", lambda: ["digits"])
+    monkeypatch.setattr("epg.stages.findings.load_recipe", lambda name: packaged)
     changed = {
         "denoising.steps": 7,
         "data.source": "folder:/x",
