@@ -27,6 +27,7 @@ ABOVE = STAGES | {"stages"}
 # Leaves that all may import, as they may `epg` itself.
 OPEN = {
     "",
+    "children",
     "documents",
     "errors",
     "guard",

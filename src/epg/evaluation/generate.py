@@ -55,7 +55,7 @@ class GeneratedImages:
         seed: image i depends on (seed, i, its label) and on nothing else.
         batch_size: images at once.
         sampling: how; default: what the generator's file says.
-        device: default: the best that there is.
+        device: one that is prepared; default: the best that there is.
 
     Raises:
         UserError: a label that the model does not have, or sampling for the other objective.
@@ -76,8 +76,7 @@ class GeneratedImages:
         self._seed, self._batch_size = seed, batch_size
         self._sampling = sampling or loaded.sampling
         _check(loaded, labels, self._sampling)
-        best = prepare_device()
-        self.device = best if device is None else torch.device(device)
+        self.device = prepare_device() if device is None else torch.device(device)
         loaded.generator.to(self.device)
         if len(labels) >= _WORTH_COMPILING:
             Precision.full(self.device).compiled(loaded.generator)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,6 @@ import numpy as np
 
 from epg.data.manifest import Manifest
 from epg.documents import without_nan, written
-from epg.errors import UserError
 from epg.evaluation.checks import check_evaluation
 from epg.evaluation.costs import costs
 from epg.protocol import FACTS, HASHES, FeatureSpace, Protocol, Reference
@@ -25,9 +24,8 @@ from epg.stages.catalog import find_stage
 from epg.stages.inputs import stored_manifest, stored_output
 from epg.stages.measured import with_measured
 from epg.stages.settings import evaluation_config
-from epg.stages.shares import LookTask, Opened, look_task, other_shares
+from epg.stages.shares import look, look_task
 from epg.telemetry.progress import StageReporter
-from epg.training.place import local_processes
 
 if TYPE_CHECKING:
     import torch
@@ -102,6 +100,8 @@ class _Evaluation:
 
     def work(self, weights: Path) -> None:
         """Generate, draw, judge; metrics go to the record and to `metrics.json`."""
+        from epg.model.device import prepare_device
+
         settings = self.run.recipe.evaluate
         classifier = ""
         if "classifier" in settings.networks:
@@ -115,11 +115,11 @@ class _Evaluation:
             generator=str(weights),
             classifier=classifier,
         )
-        opened = task.open(self.outputs.scratch)
+        device = prepare_device()
+        opened = task.open(self.outputs.scratch, device)
         loaded, source, networks = opened.loaded, opened.source, opened.networks
-        device = source.device
         real = {kind: self._statistics(kind) for kind in networks}
-        whole = self._look(task, opened, real)
+        whole = look(task, opened, self.outputs.store, next(iter(real.values())), self.reporter)
         self._count(source, whole)
         self._draw(loaded, whole.pictures, source.labels)
         self._draw_ends(whole.pictures, source.labels)
@@ -143,57 +143,6 @@ class _Evaluation:
 
         name = f"statistics-{kind}"
         return Statistics.from_npz(self._fetch(name, f"{name}.npz"))
-
-    def _look(self, task: LookTask, opened: Opened, real: Mapping[str, Statistics]) -> Whole:
-        """Generate what no stored part holds, and look at it with every network of the recipe.
-
-        Where there are several GPUs, each has a process that does a share of it.
-        """
-        from epg.evaluation.looking import RANKED, span_of
-        from epg.evaluation.parts import StoredParts, Whole, share, uncovered
-        from epg.evaluation.progress import Running
-
-        settings, source = self.run.recipe.evaluate, opened.source
-        count = settings.num_samples
-        stored = StoredParts(self.outputs.store, self.parts)
-        earlier = stored.read()
-        span = span_of(settings.batch_size)
-        spans = uncovered(count, span, [part.stretch for part in earlier])
-        left = sum(end - start for start, end in spans)
-        if earlier:
-            self.reporter.message(
-                f"{count - left:,} of {count:,} images were seen before: going on"
-            )
-        size = max(1, min(local_processes(), len(spans)))
-        own = share(spans, 0, size)
-        mine = sum(end - start for start, end in own)
-        running = Running(
-            count - left + mine,
-            count - left,
-            next(iter(opened.networks)),
-            next(iter(real.values())),
-            lambda done, total, values: self.reporter.progress(done, total, "images", **values),
-            store=stored.put,
-            rate=lambda: size * source.images_per_second,
-            parts=list(earlier),
-        )
-        if size == 1:
-            opened.look.at(own, running)
-            whole = Whole.of(running.parts, RANKED)
-        else:
-            with other_shares(replace(task, spans=spans), size, self.outputs.scratch) as others:
-                opened.look.at(own, running)
-                others.wait()
-            parts = stored.read()
-            if uncovered(count, span, [part.stretch for part in parts]):
-                raise UserError(
-                    f"{self.run.store_uri}/{self.run.name}/{self.parts}: parts of the evaluation "
-                    "are damaged or gone: run the same command again, which makes them anew"
-                )
-            whole = Whole.of(parts, RANKED)
-        whole.facts["seconds"] /= size  # they worked side by side
-        stored.clear()
-        return whole
 
     def _count(self, source: GeneratedImages, whole: Whole) -> None:
         count = len(source.labels)

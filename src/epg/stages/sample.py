@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from epg.registry.base import averaged_file
 from epg.store.files import explained
 from epg.store.scratch import scratch_folder
 from epg.telemetry.progress import StageReporter
+
+if TYPE_CHECKING:
+    import torch
 
 _DEVICES = ("cpu", "cuda")
 
@@ -134,16 +137,17 @@ def _check_place(out: Path, num: int) -> None:
         raise UserError(f"{out}: the folder is not empty: choose another, or empty it")
 
 
-def _device(name: str | None) -> str | None:
-    if name is None:
-        return None
-    if name not in _DEVICES:
-        raise UserError(f"--device {name}: use {' or '.join(_DEVICES)}")
+def _device(name: str | None) -> torch.device:
     import torch
 
+    from epg.model.device import prepare_device
+
+    if name is not None and name not in _DEVICES:
+        raise UserError(f"--device {name}: use {' or '.join(_DEVICES)}")
+    best = prepare_device()
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: this machine has no CUDA device that torch can use")
-    return name
+    return best if name is None else torch.device(name)
 
 
 def class_indices(classes: list[str] | None, known: list[str]) -> list[int]:

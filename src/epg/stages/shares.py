@@ -8,27 +8,33 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from epg import children
 from epg.config.loading import load_recipe, passable_recipe
 from epg.config.recipe import Recipe
 from epg.documents import parse_object
 from epg.errors import UserError, one_line
-from epg.guard import LAUNCHER_VARIABLE, launcher_name, watch_parent
+from epg.guard import watch_parent
 from epg.protocol import SAMPLE_FEATURES
+from epg.training.place import local_processes
 
 if TYPE_CHECKING:
-    from epg.evaluation.features.base import FeatureNetwork
+    import torch
+
+    from epg.evaluation.features.base import FeatureNetwork, Statistics
     from epg.evaluation.generate import GeneratedImages
     from epg.evaluation.looking import Look
+    from epg.evaluation.parts import Whole
     from epg.model.files import LoadedGenerator
+    from epg.store import Store
+    from epg.telemetry.progress import StageReporter
 
 _LOOK_SECONDS = 0.2
 _GRACE = 10.0  # seconds that others have to end by themselves
@@ -63,8 +69,8 @@ class LookTask:
         """The recipe."""
         return load_recipe(self.recipe)
 
-    def open(self, scratch: Path) -> Opened:
-        """Load generator and networks, on this process's device."""
+    def open(self, scratch: Path, device: torch.device) -> Opened:
+        """Load generator and networks, onto this process's device."""
         from epg.evaluation.features.networks import open_networks
         from epg.evaluation.generate import GeneratedImages
         from epg.evaluation.labels import drawn_labels
@@ -78,11 +84,12 @@ class LookTask:
             seed=recipe.seed,
             batch_size=settings.batch_size,
             sampling=recipe.sampling(self.objective),
+            device=device,
         )
         networks = open_networks(
             settings.networks,
             Path(self.classifier) if self.classifier else None,
-            source.device,
+            device,
             root=self.root,
             scratch=scratch,
         )
@@ -118,31 +125,83 @@ def _look(recipe: Recipe, source: GeneratedImages, networks: dict[str, FeatureNe
     )
 
 
+def look(
+    task: LookTask, opened: Opened, store: Store, real: Statistics, reporter: StageReporter
+) -> Whole:
+    """Generate what no stored part holds, and look at it; several processes take a share each.
+
+    Args:
+        task: what is looked at.
+        opened: generator and networks of this process.
+        store: of the run.
+        real: what the first network sees in real images.
+        reporter: hears of progress.
+
+    Raises:
+        UserError: another process failed, or what it has stored cannot be read.
+    """
+    from epg.evaluation.looking import RANKED, span_of
+    from epg.evaluation.parts import StoredParts, Whole, share, uncovered
+    from epg.evaluation.progress import Running
+    from epg.model.device import prepare_device
+    from epg.store.scratch import scratch_folder
+
+    source = opened.source
+    count, span = len(source.labels), span_of(task.settled.evaluate.batch_size)
+    stored = StoredParts(store, task.parts)
+    parts = stored.read()
+    spans = uncovered(count, span, [part.stretch for part in parts])
+    left = sum(end - start for start, end in spans)
+    if parts:
+        reporter.message(f"{count - left:,} of {count:,} images were seen before: going on")
+    size = max(1, min(local_processes(), len(spans)))
+    own = share(spans, 0, size)
+    running = Running(
+        count - left + sum(end - start for start, end in own),
+        count - left,
+        next(iter(opened.networks)),
+        real,
+        lambda done, total, values: reporter.progress(done, total, "images", **values),
+        store=stored.put,
+        rate=lambda: size * source.images_per_second,
+        parts=parts,
+    )
+    if size == 1:
+        opened.look.at(own, running)
+        parts = running.parts
+    else:
+        task = replace(task, spans=spans)
+        with scratch_folder("shares") as scratch, _others(task, size, scratch) as others:
+            prepare_device(0, size)  # its share of the cores
+            opened.look.at(own, running)
+            others.wait()
+        prepare_device()
+        parts = stored.read()
+    if uncovered(count, span, [part.stretch for part in parts]):
+        raise UserError(
+            f"{task.root}/{task.run_name}/{task.parts}: parts of the evaluation are damaged or "
+            "gone: run the same command again, which makes them anew"
+        )
+    whole = Whole.of(parts, RANKED)
+    whole.facts["seconds"] /= size  # they worked side by side
+    stored.clear()
+    return whole
+
+
 @contextlib.contextmanager
-def other_shares(task: LookTask, size: int, scratch: Path) -> Iterator[_Others]:
+def _others(task: LookTask, size: int, scratch: Path) -> Iterator[_Others]:
     """Start the processes 1 ... `size` - 1; they end with the block, however it ends."""
-    path = scratch / "look-task.json"
+    path = scratch / "task.json"
     path.write_text(json.dumps(asdict(task)))
     started: list[tuple[subprocess.Popen[bytes], Path]] = []
     try:
         for rank in range(1, size):
             log = scratch / f"look-{rank}.log"
-            command = [sys.executable, "-m", "epg.stages.shares", str(path), str(rank), str(size)]
-            with log.open("wb") as file:
-                process = subprocess.Popen(  # noqa: S603 - our own module
-                    command, stdout=file, stderr=file, env=_environment(rank)
-                )
-            started.append((process, log))
+            arguments = [str(path), str(rank), str(size)]
+            started.append((children.start("epg.stages.shares", arguments, log=log), log))
         yield _Others(started)
     finally:
-        for process, _ in started:
-            if process.poll() is None:
-                process.terminate()
-        for process, _ in started:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_GRACE)
-            if process.poll() is None:
-                process.kill()
+        children.end([process for process, _ in started], _GRACE, tell=True)
 
 
 @dataclass(frozen=True)
@@ -168,20 +227,12 @@ class _Others:
         self.check()
 
 
-def _environment(rank: int) -> dict[str, str]:
-    """Of another process: its own GPU, and a guard that ends it with this one."""
-    environment = {**os.environ, LAUNCHER_VARIABLE: launcher_name()}
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    devices = visible.split(",") if visible else []
-    environment["CUDA_VISIBLE_DEVICES"] = devices[rank] if rank < len(devices) else str(rank)
-    return environment
-
-
 def main(arguments: list[str]) -> None:
     """Look at one share, and leave its parts in the store."""
     watch_parent()
     from epg.evaluation.parts import StoredParts, share
     from epg.evaluation.progress import Running
+    from epg.model.device import prepare_device
     from epg.runs.run import run_store
     from epg.store.scratch import scratch_folder
 
@@ -191,7 +242,7 @@ def main(arguments: list[str]) -> None:
     task = LookTask(**content, spans=spans)
     stored = StoredParts(run_store(task.root, task.run_name), task.parts)
     with scratch_folder("share") as scratch:
-        opened = task.open(scratch)
+        opened = task.open(scratch, prepare_device(rank, size))
         kind = next(iter(opened.networks))
         total = task.settled.evaluate.num_samples
         running = Running(total, 0, kind, None, lambda *told: None, store=stored.put)

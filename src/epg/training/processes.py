@@ -7,9 +7,7 @@ leaves the reason. Followers of its own machine it starts itself, unless `torchr
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,8 +15,8 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
+from epg import children
 from epg.errors import UserError, one_line
-from epg.guard import LAUNCHER_VARIABLE, launcher_name
 from epg.training import ranks
 from epg.training.job import Trained, TrainingJob
 from epg.training.place import Place
@@ -141,14 +139,7 @@ class _Followers:
     def end(self, grace: float) -> None:
         """Wait for them, then kill those that are left."""
         self.expected = True
-        deadline = time.monotonic() + grace
-        for process in self._processes.values():
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(max(deadline - time.monotonic(), 0.01))
-        for process in self._processes.values():
-            if process.poll() is None:
-                process.kill()
-            process.wait()
+        children.end(self._processes.values(), grace)
 
 
 @contextlib.contextmanager
@@ -158,11 +149,8 @@ def _followers(place: Place, port: int) -> Iterator[_Followers]:
     started: dict[int, subprocess.Popen[bytes]] = {}
     for local_rank in others:
         neighbour = place.neighbour(local_rank, port)
-        environment = os.environ | neighbour.environment() | {LAUNCHER_VARIABLE: launcher_name()}
-        started[neighbour.rank] = subprocess.Popen(
-            [sys.executable, "-P", "-m", "epg.training.follow"],
-            stdin=subprocess.DEVNULL,
-            env=environment,
+        started[neighbour.rank] = children.start(
+            "epg.training.follow", environment=neighbour.environment()
         )
     followers = _Followers(started)
     try:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from epg import children
 from epg.errors import UserError
 from epg.evaluation import looking
 from epg.evaluation.features.base import Features
@@ -29,7 +30,6 @@ from epg.protocol import FACTS, HASHES
 from epg.runs.handover import HandOver, fetch_output
 from epg.runs.record import StageRecord
 from epg.runs.run import Run
-from epg.stages import shares
 from epg.stages.evaluate import evaluate, evaluate_component
 from epg.stages.inputs import stored_manifest
 from epg.stages.reference_statistics import (
@@ -350,7 +350,8 @@ def test_a_process_that_fails_is_told(root, weights, reference, monkeypatch):
     settings = SMALL | {"evaluate.num_samples": 199, "evaluate.batch_size": 64}
     run = Run.open("smoke", settings, str(root), "a-run")
     monkeypatch.setenv("EPG_PROCESSES", "2")
-    monkeypatch.setattr(shares, "_environment", lambda rank: {**os.environ, "EPG_SCRATCH": "/no"})
+    nowhere = functools.partial(children.start, environment={"EPG_SCRATCH": "/no"})
+    monkeypatch.setattr(children, "start", nowhere)
     with pytest.raises(UserError, match="a process that shares the evaluation failed"):
         evaluate(run, "denoising", generator=weights)
 
