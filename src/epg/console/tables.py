@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from epg.evaluation.planning import GPUS, Plan, TrainingPlan
+from epg.evaluation.gpus import GPUS
+from epg.evaluation.planning import Plan, TrainingPlan
 from epg.numbers import decimals, percent, short, significant, whole
 from epg.published import GFLOPS_CONVENTION, MARKS, Published
 

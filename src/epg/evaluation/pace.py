@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from epg.config.recipe import Recipe
-from epg.evaluation.planning import GPUS, MEASURED_SHARES, training_gflops
+from epg.evaluation.gpus import GPUS, MEASURED_SHARES
+from epg.evaluation.planning import training_gflops
 
 
 @dataclass(frozen=True)

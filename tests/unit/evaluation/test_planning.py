@@ -15,19 +15,14 @@ from torch import Tensor
 from epg.config.loading import load_recipe
 from epg.console.tables import plan_lines
 from epg.errors import UserError
+from epg.evaluation.gpus import GPUS, MEASURED_SHARES, SAMPLING_SHARES
 from epg.evaluation.memory import (
     encoder_activations,
     generator_activations,
     training_memory,
 )
 from epg.evaluation.pace import pace
-from epg.evaluation.planning import (
-    GPUS,
-    MEASURED_SHARES,
-    SAMPLING_SHARES,
-    make_plan,
-    training_gflops,
-)
+from epg.evaluation.planning import make_plan, training_gflops
 from epg.model.encoder import Encoder
 from epg.model.generator import Generator
 from tests.toys.command import epg
