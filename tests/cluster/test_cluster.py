@@ -144,7 +144,7 @@ def test_a_run_begins_again_at_a_stage(site: Site, store: Store, restricted: Non
 
 def test_a_generator_is_judged_again(site: Site, store: Store, restricted: None):
     """The second pipeline: training steps hand on what is there, the rest is done anew."""
-    settings = f'{{"pretrain.steps": {site.steps}, "evaluate.num_samples": 50}}'
+    settings = f'{{"pretrain.steps": {site.steps}, "evaluate.num_samples": 100}}'
     trained = store.get_bytes("main/stages/finetune-denoising.json")
     ran = site.epg(
         *("submit", "pipelines/epg_evaluate.yaml", "--experiment", EXPERIMENT, "--wait"),
@@ -153,7 +153,7 @@ def test_a_generator_is_judged_again(site: Site, store: Store, restricted: None)
     )
     assert ran.returncode == 0, ran.stdout
     record = json.loads(store.get_bytes("main/stages/evaluate-denoising.json"))
-    assert record["metrics"]["num_samples"] == 50
+    assert record["metrics"]["num_samples"] == 100
     assert store.get_bytes("main/stages/finetune-denoising.json") == trained
 
 

@@ -28,7 +28,8 @@ def test_from_two_tars_to_a_registered_model(tmp_path: Path) -> None:
             data=f"imagenet:{tmp_path / 'set'}",
             settings=[
                 "data.mean=null",
-                "data.std=null","evaluate.num_samples=20", "pretrain.steps=2", "denoising.steps=2",
+                "data.std=null","evaluate.num_samples=20", "evaluate.few=true",
+                      "pretrain.steps=2", "denoising.steps=2",
                       "consistency.steps=2", "pretrain.warmup_steps=0",
                       "denoising.warmup_steps=0", "consistency.warmup_steps=0",
                       "pretrain.batch_size=8", "denoising.batch_size=8",

@@ -47,6 +47,7 @@ class EvaluateConfig(Section):
         description="ADM's statistics file in place of that split, for Inception: a path, an "
         "object of the store of the runs, or a URI",
     )
+    few: bool = Field(False, description="take no more images than a network has features, too")
     fid_infinity: bool = Field(False, description="also measure FID without its bias")
 
     @model_validator(mode="after")

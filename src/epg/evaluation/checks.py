@@ -5,10 +5,12 @@ Light to import: a stage asks before it knows whether there is anything to compu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from epg.config.recipe import Recipe
 from epg.data.manifest import Manifest
 from epg.errors import UserError
-from epg.evaluation.features.weights import require_weights
+from epg.evaluation.features.weights import WIDTHS, require_weights
 from epg.evaluation.reference_place import find_reference
 
 _SVC_BYTES = 1024**3  # of training pixels as float64, all in memory at once
@@ -39,8 +41,33 @@ def check_data(recipe: Recipe, train: int, held_out: int) -> None:
         train: images of the training split.
         held_out: images of the held-out split.
     """
+    check_count(
+        f"evaluate.num_samples is {recipe.evaluate.num_samples}",
+        recipe.evaluate.num_samples,
+        {kind: WIDTHS[kind] for kind in recipe.evaluate.networks},
+        few=recipe.evaluate.few,
+        mend="ask for more, or say evaluate.few=true",
+    )
     check_neighbours(recipe, train if recipe.evaluate.reference == "train" else held_out)
     check_svc(recipe, train)
+
+
+def check_count(what: str, count: int, widths: Mapping[str, int], *, few: bool, mend: str) -> None:
+    """Refuse no more images than features. Raises `UserError`.
+
+    Args:
+        what: says what the images are, at the front of the line.
+        count: images.
+        widths: name of each network -> its features.
+        few: nothing is refused: whoever asks knows how little it says.
+        mend: what to do.
+    """
+    for kind, width in widths.items():
+        if count <= width and not few:
+            raise UserError(
+                f"{what}: {count:,} images are no more than the {width:,} features of {kind}: a "
+                f"distance of so few says little; {mend} to measure them all the same"
+            )
 
 
 def check_neighbours(recipe: Recipe, real: int) -> None:

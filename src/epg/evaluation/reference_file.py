@@ -102,7 +102,7 @@ def _with_statistics(
         )
     mean, covariance = arrays["mu"], arrays["sigma"]
     own = found.get("inception")
-    width = _width(networks["inception"]) if own is None else len(own.moments.mean)
+    width = networks["inception"].width
     if len(mean) != width:
         raise UserError(
             f"{path}: statistics of {len(mean):,} features, where Inception has {width:,}: they "
@@ -165,11 +165,6 @@ def _images(path: Path, *, needed: bool) -> Images | None:
                 return None
         return NpzImages(path)
     return open_images(path)
-
-
-def _width(network: FeatureNetwork) -> int:
-    images = torch.zeros((1, 32, 32, 3), dtype=torch.uint8)
-    return network.describe(images.to(getattr(network, "device", "cpu"))).pool.shape[1]
 
 
 def _size(shape: tuple[int, int, int]) -> str:

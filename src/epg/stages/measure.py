@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from epg.config.evaluating import EvaluateConfig
 from epg.documents import without_nan, written
 from epg.errors import UserError
+from epg.evaluation.checks import check_count
 from epg.evaluation.features.weights import require_weights
 from epg.protocol import FACTS, HASHES, FeatureSpace, Protocol, Reference
 from epg.runs.handover import HandOver
@@ -101,10 +102,16 @@ class _Measuring:
         networks = open_networks(
             self.settings.networks, classifier, device, root=root, scratch=self.scratch
         )
+        count = len(images.labels)
+        check_count(
+            str(self.request.images),
+            count,
+            {kind: network.width for kind, network in networks.items()},
+            few=self.request.few,
+            mend="bring more, or add --few",
+        )
         real, references = self._real(networks, images, device)
         found = self._look(networks, images, device)
-        self._check_counts(found)
-        count = len(images.labels)
         settings = self.settings
         seed = self.request.run.recipe.seed if self.request.run is not None else 0
         verdicts = Judging(settings, networks, seed, device).figures(real, found, images.labels)
@@ -206,16 +213,6 @@ class _Measuring:
         )
         check_variety(extremes, self.request.images)
         return dict(zip(networks, found, strict=True))
-
-    def _check_counts(self, found: Mapping[str, Description]) -> None:
-        for kind, description in found.items():
-            count, width = description.moments.count, len(description.moments.mean)
-            if count <= max(width, self.settings.neighbours) and not self.request.few:
-                raise UserError(
-                    f"{self.request.images}: {count:,} images are no more than the {width:,} "
-                    f"features of {kind}: a distance of so few says little; bring more, or add "
-                    "--few to measure them all the same"
-                )
 
     def _of_run(self, name: str, filename: str) -> Path:
         if self.request.run is None:

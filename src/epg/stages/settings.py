@@ -14,8 +14,8 @@ from epg.stages.catalog import stages_of_kind
 from epg.stages.changes import changes_since_sharding, noted_contents, present_contents
 from epg.telemetry.progress import StageReporter
 
-#: Settings that change how training is watched and saved, not what it computes.
-_BOOKKEEPING = {"checkpoint_every_seconds", "activation_checkpointing"}
+#: Settings that change how work is watched and saved, and what is refused, not what it computes.
+_BOOKKEEPING = {"checkpoint_every_seconds", "activation_checkpointing", "few"}
 #: Settings of the sampler in the sections of stage 2.
 _SAMPLING = (
     "sampling_steps",

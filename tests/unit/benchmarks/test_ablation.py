@@ -24,6 +24,7 @@ TINY = {
     "consistency.batch_size": 32,
     "denoising.sampling_steps": 3,
     "evaluate.num_samples": 40,
+    "evaluate.few": True,
     "evaluate.classifier_epochs": 1,
 }
 

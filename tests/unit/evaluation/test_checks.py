@@ -36,3 +36,15 @@ def test_a_judge_on_raw_pixels_that_would_take_all_memory():
 
 def test_a_judge_of_one_class():
     assert "data.num_classes is 1" in refused(100, 20, {"data.num_classes": 1})
+
+
+@pytest.mark.parametrize(("network", "width"), [("classifier", "64"), ("inception", "2,048")])
+def test_no_more_images_than_features(network: str, width: str):
+    count = int(width.replace(",", ""))
+    few: dict[str, object] = {"evaluate.networks": [network], "evaluate.num_samples": count}
+    said = refused(3000, 3000, few)
+    assert f"{width} images are no more than the {width} features of {network}" in said
+    assert "evaluate.few=true" in said
+    enough = {**few, "evaluate.num_samples": count + 1}
+    check_data(load_recipe("smoke", enough), 3000, 3000)
+    check_data(load_recipe("smoke", {**few, "evaluate.few": True}), 3000, 3000)

@@ -26,6 +26,7 @@ class Looking:
 
     figures: tuple[str, ...] = ()
     name = "pixels"
+    width = 4
     weights_digest = ""
 
     def describe(self, images: torch.Tensor) -> Features:

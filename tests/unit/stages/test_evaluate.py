@@ -41,6 +41,7 @@ from tests.toys.handed import artifact, hand_over
 
 SMALL = {
     "evaluate.num_samples": 40,
+    "evaluate.few": True,
     "evaluate.batch_size": 16,
     "evaluate.classifier_epochs": 1,
     "denoising.sampling_steps": 2,

@@ -43,6 +43,8 @@ class Cheap(inception.FidInception):
         torch.nn.Module.__init__(self)
         self.weights_digest = "c" * 64
 
+    width = 30
+
     def describe(self, images: torch.Tensor) -> Features:
         x = images.flatten(1).float() / 255
         return Features(x[:, 10:40], x[:, 20:30], x[:, :25])
@@ -193,6 +195,7 @@ def test_a_recipe_may_name_adms_file(tmp_path, weights_file):
         "evaluate.networks": ["classifier", "inception"],
         "evaluate.classifier_epochs": 1,
         "evaluate.num_samples": 40,
+        "evaluate.few": True,
         "evaluate.reference_file": str(adm_file),
         "denoising.sampling_steps": 2,
     }
@@ -229,7 +232,11 @@ def test_statistics_are_known_to_all_runs_of_a_store(tmp_path, monkeypatch):
         return describe(self, images)
 
     monkeypatch.setattr(Cheap, "describe", noted)
-    settings = {"evaluate.networks": ["inception"], "evaluate.reference": "train"}
+    settings = {
+        "evaluate.networks": ["inception"],
+        "evaluate.reference": "train",
+        "evaluate.few": True,
+    }
 
     def described(name: str, **changes: Any) -> str:
         run = Run.open("smoke", {**settings, **changes}, str(tmp_path), name)

@@ -23,6 +23,7 @@ from tests.unit.report.pages import check_page
 
 SMALL = {
     "evaluate.num_samples": 40,
+    "evaluate.few": True,
     "evaluate.batch_size": 64,
     "evaluate.classifier_epochs": 1,
     "denoising.sampling_steps": 2,

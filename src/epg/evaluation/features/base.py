@@ -139,6 +139,11 @@ class FeatureNetwork(Protocol):
         """Name of its feature space, as reports give it: `digits-cnn`."""
         ...
 
+    @property
+    def width(self) -> int:
+        """D, width of its pooled features."""
+        ...
+
     def describe(self, images: Tensor) -> Features:
         """uint8 images [N, H, W, C] on its device -> features."""
         ...

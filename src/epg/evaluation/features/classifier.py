@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from epg.documents import Kind, fields
 from epg.errors import UserError, one_line
 from epg.evaluation.features.base import Description, Features, Figures, Statistics
+from epg.evaluation.features.weights import WIDTHS
 from epg.evaluation.judge import agreement
 from epg.evaluation.metrics.frechet import frechet_distance
 from epg.model.files import check_fit, load_weights, save_weights, tensors_digest
@@ -53,7 +54,7 @@ class ClassifierShape:
     mean: list[float]
     std: list[float]
     width: int = 32
-    feature_dim: int = 64
+    feature_dim: int = WIDTHS["classifier"]
 
     @property
     def depth(self) -> int:
@@ -100,6 +101,11 @@ class Classifier(nn.Module):
     def name(self) -> str:
         """Name of the feature space."""
         return self.shape.name
+
+    @property
+    def width(self) -> int:
+        """D, width of the features."""
+        return self.shape.feature_dim
 
     def prepare(self, images: Tensor) -> Tensor:
         """uint8 [N, H, W, C] -> normalised float32 [N, C, H, W]."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from epg.evaluation.features.base import Description, Features, Figures, Statistics
 from epg.evaluation.features.converted import load_converted
-from epg.evaluation.features.weights import WEIGHTS
+from epg.evaluation.features.weights import WEIGHTS, WIDTHS
 from epg.evaluation.metrics.frechet import frechet_distance
 from epg.model.files import tensors_digest
 
@@ -37,6 +37,7 @@ class DinoV2(nn.Module):
     """The normalised class token of a self-supervised network as features [N, 768]."""
 
     name = WEIGHTS["dinov2"].space
+    width = WIDTHS["dinov2"]
     figures: tuple[str, ...] = ("frechet_distance_dinov2",)
     weights_digest = ""
     mean: Tensor

@@ -28,13 +28,13 @@ from torchvision.models.inception import (
 
 from epg.evaluation.features.base import Description, Features, Figures, Statistics
 from epg.evaluation.features.converted import load_converted
-from epg.evaluation.features.weights import WEIGHTS
+from epg.evaluation.features.weights import WEIGHTS, WIDTHS
 from epg.evaluation.metrics.frechet import frechet_distance
 from epg.evaluation.metrics.inception_score import score
 from epg.evaluation.metrics.kid import kernel_distance
 from epg.model.files import tensors_digest
 
-FEATURE_DIM = 2048
+FEATURE_DIM = WIDTHS["inception"]
 SPATIAL_CHANNELS = 7  # of 17×17 pixels: 2,023 features
 INPUT_SIZE = 299
 
@@ -94,6 +94,7 @@ class FidInception(nn.Module):
     """Features of published FID, sFID and inception scores from uint8 images."""
 
     name = WEIGHTS["inception"].space
+    width = FEATURE_DIM
     figures: tuple[str, ...] = ("fid", "sfid", "kid", "inception_score")
     weights_digest = ""
     device: torch.device | str = "cpu"

@@ -16,6 +16,8 @@ from pathlib import Path
 from epg.errors import UserError
 from epg.store import Store, open_store
 
+#: Name in a recipe -> width of the network's pooled features.
+WIDTHS = {"classifier": 64, "inception": 2048, "dinov2": 768}
 KIND = "feature-network"  # in the header of a file
 FOLDER = "weights"  # in a store's root, beside runs and registry
 

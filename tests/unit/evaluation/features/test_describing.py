@@ -21,6 +21,7 @@ class Looking:
 
     figures: tuple[str, ...] = ()
     name = "pixels"
+    width = 4
     weights_digest = ""
 
     def __init__(self, *, spatial: bool = False, fails: bool = False) -> None:
