@@ -133,14 +133,14 @@ def _ends(facts: RunFacts, objective: str) -> list[dict[str, Any]]:
         (
             "judged",
             "Least and most certain",
-            "above, the samples that the judge is least sure show "
-            "the class asked for; below, those it is surest of",
+            "Above, the samples that the judge is least sure show "
+            "the class asked for; below, those it is surest of.",
         ),
         (
             "copies",
             "Nearest training images",
-            "above, the first samples; below each, the training "
-            "image that lies nearest to it in pixels",
+            "Above, the first samples; below each, the training "
+            "image that lies nearest to it in pixels.",
         ),
     )
     found = []

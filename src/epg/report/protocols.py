@@ -12,7 +12,7 @@ from epg.report.facts import RunFacts
 from epg.report.results import shown_objectives
 
 _LABELS = {
-    "balanced": "of every class in equal number",
+    "balanced": "with every class equally often",
     "random": "of classes drawn at random",
 }
 
