@@ -15,7 +15,8 @@ import torch
 from epg.registry import open_registry
 from epg.store import Store, open_store
 from epg.store.local import LocalStore
-from epg.training.checkpoints import Checkpoint, Checkpoints
+from epg.training.checkpoints import Checkpoints
+from epg.training.keeper import Checkpoint
 
 WRITES = ("put_bytes", "put_file", "delete", "clear")
 

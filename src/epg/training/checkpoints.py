@@ -11,15 +11,15 @@ their places.
 from __future__ import annotations
 
 import hashlib
+import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from epg.config.comparison import differences
 from epg.documents import DocumentError
@@ -27,6 +27,7 @@ from epg.errors import UserError
 from epg.model.files import write_tensors
 from epg.store.base import ObjectNotFound, Store
 from epg.store.digest import file_sha256, stream_sha256
+from epg.store.files import explained
 from epg.store.reading import PAUSE_SECONDS, READS, fetch_file, read_document
 from epg.training.checkpoint_format import (
     FOLDER,
@@ -40,24 +41,15 @@ from epg.training.checkpoint_format import (
     rows_of,
     series_json,
     state_name,
+    step_of,
 )
+from epg.training.keeper import Checkpoint, Keeper, Places
 
-_KEPT = 2  # whole checkpoints
+_MOST = 2  # whole checkpoints
 _FILE_BYTES = 256 * 1024**2
 
-#: Gives the tensors that a checkpoint is copied into, by name; called once there is a whole one.
-Places = Callable[[], dict[str, Tensor]]
 
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Where training goes on; the tensors are in their places already."""
-
-    step: int  # steps done
-    series: list[dict[str, Any]]  # one row per logged step so far
-
-
-class Checkpoints:
+class Checkpoints(Keeper):
     """Saves and restores the state of one training stage under a store's prefix."""
 
     def __init__(
@@ -69,6 +61,7 @@ class Checkpoints:
         *,
         file_bytes: int = _FILE_BYTES,
         warn: Callable[[str], None] = lambda text: None,
+        kept: Callable[[], None] = lambda: None,
     ) -> None:
         """Bind to a place.
 
@@ -79,6 +72,7 @@ class Checkpoints:
             scratch: local folder for one file on its way.
             file_bytes: size of a file of tensors; a larger tensor has a file of its own.
             warn: hears why a checkpoint is passed over.
+            kept: hears when a checkpoint is complete, from whatever thread completes it.
         """
         self._store = store
         self._config = config
@@ -86,6 +80,7 @@ class Checkpoints:
         self._scratch = scratch
         self._file_bytes = file_bytes
         self._warn = warn
+        self._kept = kept
         self._whole: set[str] = set()  # folders that were saved or verified here
         self._damaged: dict[str, str] = {}  # folder -> what is wrong with it
 
@@ -93,40 +88,80 @@ class Checkpoints:
         """Store a complete checkpoint, then remove all but the newest two."""
         folder = new_folder(step)
         files = {}
-        for number, names in enumerate(self._groups(tensors)):
-            name = state_name(number)
-            group = {key: tensors[key].detach().cpu().contiguous() for key in names}
-            files[name] = self._put_tensors(f"{folder}/{name}", group)
+        for name, group in self._groups(tensors):
+            path = self._scratch / f"{folder}-{name}"
+            try:
+                write_tensors(path, group)
+                files[name] = file_sha256(path)
+                self._store.put_file(f"{folder}/{name}", path)
+            finally:
+                path.unlink(missing_ok=True)
         rows = series_json(series)
         files[SERIES] = hashlib.sha256(rows).hexdigest()
         self._store.put_bytes(f"{folder}/{SERIES}", rows)
-        manifest = manifest_json(step, self._config, self._inputs, files)
+        self._finish(folder, manifest_json(step, self._config, self._inputs, files))
+
+    @property
+    def uri(self) -> str:
+        """Where they lie."""
+        return self._store.uri
+
+    def has_room(self, size: int) -> bool:
+        """Tell whether the scratch folder's disk has twice as many bytes left."""
+        return shutil.disk_usage(self._scratch).free >= 2 * size
+
+    def stage(self, step: int, tensors: dict[str, Tensor], series: list[dict[str, Any]]) -> Path:
+        """Write a checkpoint, all but its manifest, into a new local folder for `put` to store."""
+        staged = self._scratch / new_folder(step)
+        staged.mkdir()
+        try:
+            for name, group in self._groups(tensors):
+                write_tensors(staged / name, group)
+            with explained(staged / SERIES, "write"):
+                (staged / SERIES).write_bytes(series_json(series))
+        except BaseException:
+            shutil.rmtree(staged, ignore_errors=True)
+            raise
+        return staged
+
+    def put(self, staged: Path) -> None:
+        """Store what `stage` has written, then remove all but the newest two.
+
+        The manifest is written beside the staged files too: a copy of their folder is a
+        checkpoint. Another try at the same folder ends as the first one would have.
+        """
+        names = sorted(path.name for path in staged.iterdir() if path.name != MANIFEST)
+        files = {name: file_sha256(staged / name) for name in names}
+        manifest = manifest_json(step_of(staged.name), self._config, self._inputs, files)
+        with explained(staged / MANIFEST, "write"):
+            (staged / MANIFEST).write_bytes(manifest)
+        for name in names:
+            key, path = f"{staged.name}/{name}", staged / name
+            if self._store.size(key) != path.stat().st_size:  # else an earlier try has put it
+                self._store.put_file(key, path)
+        self._finish(staged.name, manifest)
+
+    def _finish(self, folder: str, manifest: bytes) -> None:
         self._store.put_bytes(f"{folder}/{MANIFEST}", manifest)
         self._whole.add(folder)
+        self._kept()
         self._sweep()
 
-    def _groups(self, tensors: dict[str, Tensor]) -> Iterator[list[str]]:
-        """Yield the names of each file's tensors."""
-        group: list[str] = []
+    def _groups(self, tensors: dict[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """Yield each file's name and its tensors, brought to the host when they are asked for."""
+        groups: list[list[str]] = [[]]
         size = 0
         for name, tensor in tensors.items():
-            if group and size + tensor.nbytes > self._file_bytes:
-                yield group
-                group, size = [], 0
-            group.append(name)
+            if groups[-1] and size + tensor.nbytes > self._file_bytes:
+                groups.append([])
+                size = 0
+            groups[-1].append(name)
             size += tensor.nbytes
-        yield group
-
-    def _put_tensors(self, key: str, tensors: dict[str, Tensor]) -> str:
-        """Store a file of tensors and return its SHA-256."""
-        path = self._scratch / key.replace("/", "-")
-        try:
-            write_tensors(path, tensors)
-            digest = file_sha256(path)
-            self._store.put_file(key, path)
-        finally:
-            path.unlink(missing_ok=True)
-        return digest
+        for number, names in enumerate(groups):
+            yield (
+                state_name(number),
+                {name: tensors[name].detach().cpu().contiguous() for name in names},
+            )
 
     def restore(self, places: Places) -> Checkpoint | None:
         """Copy the newest whole checkpoint into `places()`, or return None where there is none.
@@ -249,7 +284,7 @@ class Checkpoints:
         What is known to be whole goes before what was not looked at, and that before what is
         known to be damaged, whatever their steps are: a damaged one must not outlive a good one.
         """
-        kept = sorted(self._complete(), key=self._trust, reverse=True)[:_KEPT]
+        kept = sorted(self._complete(), key=self._trust, reverse=True)[:_MOST]
         for folder in self._folders():
             if folder not in kept:
                 # The manifest goes first: from then on nobody takes the folder for whole.
@@ -258,20 +293,3 @@ class Checkpoints:
 
     def _trust(self, folder: str) -> tuple[int, str]:
         return (folder in self._whole) - (folder in self._damaged), folder
-
-
-def optimizer_tensors(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return an optimizer's own tensors, not copies, as `optimizer.state.<parameter>.<entry>`.
-
-    One that has made no step yet is given its first, empty state. Hyper-parameters are left out:
-    the recipe and the schedule set them.
-    """
-    # Imported here: it takes a second, and a short training neither saves nor restores.
-    from torch.distributed.checkpoint.state_dict import (
-        StateDictOptions,
-        get_optimizer_state_dict,
-    )
-
-    options = StateDictOptions(flatten_optimizer_state_dict=True)
-    flat: dict[str, Any] = dict(get_optimizer_state_dict(network, optimizer, options=options))
-    return {f"optimizer.{key}": value for key, value in flat.items() if isinstance(value, Tensor)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -16,9 +17,12 @@ from epg.model.files import save_weights
 from epg.model.precision import Precision
 from epg.store import Store, open_store
 from epg.store.held import HeldStore
+from epg.store.local import LocalStore
 from epg.training.builders import BUILDERS
 from epg.training.checkpoints import Checkpoints
+from epg.training.delivery import Delivery
 from epg.training.job import Trained, TrainingJob
+from epg.training.keeper import Keeper
 from epg.training.loop import Watch, train
 from epg.training.place import Place, given_place, local_processes
 from epg.training.world import World
@@ -69,18 +73,11 @@ def run_rank(job: TrainingJob, world: World, watch: Watch) -> Trained:
     precision = Precision(job.optimizer.precision, job.objective, world.device)
     store = open_store(job.store)
     objective = BUILDERS[job.objective](job, world, precision)
-    checkpoints = Checkpoints(
-        HeldStore(store.sub(f"{job.stage}/checkpoints"), watch.guard),
-        job.config,
-        job.inputs,
-        job.scratch,
-        warn=watch.warning,
-    )
     series = train(
         objective,
         job.optimizer,
         lambda start: _batches(job, store, world, start),
-        checkpoints,
+        _keeper(job, store, watch),
         watch,
         world,
         precision,
@@ -123,3 +120,18 @@ def _batches(
     for batch in reader.batches(job.optimizer.batch_size, seed, start, world.rank, world.size):
         images = torch.from_numpy(batch.images).to(world.device, non_blocking=True)
         yield images, torch.from_numpy(batch.labels).to(world.device, non_blocking=True)
+
+
+def _keeper(job: TrainingJob, store: Store, watch: Watch) -> Keeper:
+    """Keep checkpoints in the job's store; training does not wait for one that is far away."""
+    checkpoints = Checkpoints(
+        HeldStore(store.sub(f"{job.stage}/checkpoints"), watch.guard),
+        job.config,
+        job.inputs,
+        job.scratch,
+        warn=watch.warning,
+        kept=lambda: watch.measured(checkpoint_time=time.time()),
+    )
+    if isinstance(store, LocalStore):
+        return checkpoints
+    return Delivery(checkpoints, tell=watch.message, warn=watch.warning)

@@ -14,7 +14,7 @@ from torch import Tensor
 from epg.config.training import OptimizerConfig
 from epg.model.precision import Precision
 from epg.store.held import Guard, Nobody
-from epg.training.checkpoints import Checkpoints
+from epg.training.keeper import Keeper
 from epg.training.objective import Objective
 from epg.training.step import Stepper
 from epg.training.world import World
@@ -65,7 +65,7 @@ def train(
     objective: Objective,
     config: OptimizerConfig,
     batches: Callable[[int], Iterator[tuple[Tensor, Tensor]]],
-    checkpoints: Checkpoints,
+    checkpoints: Keeper,
     watch: Watch,
     world: World,
     precision: Precision | None = None,
@@ -93,12 +93,12 @@ def train(
     """
     stepper = Stepper(objective, config, world, precision or Precision.full(world.device))
     start, series = _restored(checkpoints, stepper, watch, world)
-    saver = _Saver(checkpoints, stepper, config, watch, world, series)
+    saver = _Saver(checkpoints, stepper, config, world, series)
     warned = False
     meter = _Meter(config, start)
     iterator = batches(start)
     values: dict[str, float] = {}
-    with Stopper() as stopper:
+    with Stopper() as stopper, checkpoints:
         for step in range(start, config.steps):
             images, labels = meter.wait_for(iterator)
             logged = (step + 1) % config.log_every == 0 or step + 1 == config.steps
@@ -106,6 +106,7 @@ def train(
             if row is None and logged:
                 row = stepper.row(step)
             watch.guard.check()
+            checkpoints.check()
             if row is not None:
                 values = {"loss": row["loss"], **meter.measure(row)}
             if row is not None and logged:
@@ -120,6 +121,7 @@ def train(
             wish = world.decide(stopper.signal_number or -saver.is_due())
             if wish > 0:
                 saver.save(step + 1)
+                checkpoints.settle()
                 watch.message(f"stopped at step {step + 1}, checkpoint saved")
                 raise SystemExit(128 + wish)
             if wish < 0 and step + 1 < config.steps:
@@ -128,7 +130,7 @@ def train(
 
 
 def _restored(
-    checkpoints: Checkpoints, stepper: Stepper, watch: Watch, world: World
+    checkpoints: Keeper, stepper: Stepper, watch: Watch, world: World
 ) -> tuple[int, Series]:
     """Fill all processes' tensors from the newest checkpoint; return its step and rows."""
     checkpoint = checkpoints.restore(stepper.state) if world.rank == 0 else None
@@ -145,17 +147,15 @@ class _Saver:
 
     def __init__(
         self,
-        checkpoints: Checkpoints,
+        checkpoints: Keeper,
         stepper: Stepper,
         config: OptimizerConfig,
-        watch: Watch,
         world: World,
         series: Series,
     ) -> None:
         self._checkpoints = checkpoints
         self._stepper = stepper
         self._interval = config.checkpoint_every_seconds
-        self._watch = watch
         self._saves = world.rank == 0  # all processes hold the same
         self._series = series
         self._saved_at = time.monotonic()
@@ -168,7 +168,6 @@ class _Saver:
         if self._saves:
             self._checkpoints.save(step, self._stepper.state(), self._series)
         self._saved_at = time.monotonic()
-        self._watch.measured(checkpoint_time=time.time())
 
 
 class _Meter:

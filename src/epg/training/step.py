@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from epg.config.training import OptimizerConfig, PretrainConfig
 from epg.errors import UserError
 from epg.model.precision import Precision
-from epg.training.checkpoints import optimizer_tensors
 from epg.training.objective import Losses, Objective
+from epg.training.optimizer import optimizer_tensors
 from epg.training.schedules import learning_rate_at
 from epg.training.world import World
 

@@ -16,7 +16,9 @@ from torch import nn
 from epg.errors import UserError
 from epg.store import Store, open_store
 from epg.store.local import LocalStore
-from epg.training.checkpoints import Checkpoint, Checkpoints, optimizer_tensors
+from epg.training.checkpoints import Checkpoints
+from epg.training.keeper import Checkpoint
+from epg.training.optimizer import optimizer_tensors
 
 CONFIG = {"pretrain": {"learning_rate": 0.001}}
 INPUTS = {"shards": "aa"}

@@ -18,9 +18,10 @@ from epg.diffusion.seeds import generator_for
 from epg.errors import UserError
 from epg.store import open_store
 from epg.store.lease import InUse
-from epg.training.checkpoints import Checkpoints, optimizer_tensors
+from epg.training.checkpoints import Checkpoints
 from epg.training.loop import Watch, train
 from epg.training.objective import Losses
+from epg.training.optimizer import optimizer_tensors
 from epg.training.world import World
 from tests.toys.ranks import together, worlds
 

@@ -277,7 +277,7 @@ def test_stale_buffers_of_the_target_are_never_updated(
 def test_a_frozen_encoder_does_not_change(
     objective: str, images: torch.Tensor, labels: torch.Tensor
 ) -> None:
-    from epg.training.checkpoints import optimizer_tensors
+    from epg.training.optimizer import optimizer_tensors
     from epg.training.step import _adamw
 
     changes = {f"{objective}.encoder_trainable": False, f"{objective}.ema_decay": 0.5}
