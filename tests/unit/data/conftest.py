@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,9 @@ from epg.data.manifest import Manifest
 from epg.data.sharding import write_shards
 from epg.data.sources import open_source
 from epg.store import Store, open_store
+from tests.s3_server import S3Server, minio_server, moto_server
 
+BUCKET = "epg-data"
 MakeSettings = Callable[..., DataConfig]
 
 
@@ -41,6 +43,17 @@ def settings() -> MakeSettings:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return open_store(str(tmp_path / "store"))
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.s3) for name in ("moto", "minio")],
+)
+def server(request: pytest.FixtureRequest) -> Iterator[S3Server]:
+    """An emulator of S3, then a real MinIO where there is one, with a bucket `epg-data`."""
+    with moto_server() if request.param == "moto" else minio_server() as running:
+        running.make_bucket(BUCKET)
+        yield running
 
 
 @pytest.fixture(scope="session")

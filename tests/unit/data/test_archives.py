@@ -8,7 +8,6 @@ import json
 import os
 import struct
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ from epg.data.sources import (
 )
 from epg.errors import UserError
 from epg.store import open_store
-from tests.s3_server import S3Server, moto_server
+from tests.unit.data.conftest import BUCKET
 
 COLOURS = {"apple": (200, 0, 0), "pear": (0, 200, 0), "plum": (90, 0, 120)}
 
@@ -437,14 +436,6 @@ def test_wrong_idx_files_are_named(tmp_path, settings):
 # --- an object store -------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with moto_server() as running:
-        running.make_bucket("raw")
-        yield running
-
-
-@pytest.mark.s3
 @pytest.mark.parametrize("kind", ["webdataset", "parquet", "idx"])
 def test_archives_in_an_object_store_are_read_where_they_are(
     server, tmp_path, wanted, kind, monkeypatch
@@ -454,7 +445,7 @@ def test_archives_in_an_object_store_are_read_where_they_are(
         write_mnist(tmp_path / "set")
     else:
         write_split_set(kind, tmp_path / "set")
-    uri = server.store_uri(f"raw/{kind}")
+    uri = server.store_uri(f"{BUCKET}/{kind}")
     store = open_store(uri)
     for path in sorted((tmp_path / "set").rglob("*")):
         if path.is_file():
@@ -473,4 +464,4 @@ def test_archives_in_an_object_store_are_read_where_they_are(
     assert len(set(shards)) == 1
     assert {path.name for path in tmp_path.iterdir()} == {"set", "s"}  # nothing is unpacked
     with pytest.raises(UserError, match=r"there; give the folder or URI|no IDX files there"):
-        count_classes(f"{kind}:{server.store_uri('raw/nothing')}")
+        count_classes(f"{kind}:{server.store_uri(f'{BUCKET}/nothing')}")

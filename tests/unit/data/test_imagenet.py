@@ -9,7 +9,7 @@ import json
 import shutil
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,7 @@ from epg.data.sources.index import Index
 from epg.data.sources.volumes import LocalVolume
 from epg.errors import UserError
 from epg.store import open_store
-from tests.s3_server import moto_server
+from tests.unit.data.conftest import BUCKET
 
 CLASSES, PER_CLASS, VAL_PER_CLASS, SIDE = 5, 12, 2, 48
 SYNSETS = list(lemmas())[:CLASSES]
@@ -235,17 +235,9 @@ def test_a_part_for_a_trial(made, wanted):
         part(classes=[1])
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[object]:
-    with moto_server() as running:
-        running.make_bucket("raw")
-        yield running
-
-
-@pytest.mark.s3
 def test_from_an_object_store_it_is_read_through_once(made, wanted, server, tmp_path, monkeypatch):
     server.set_environment(monkeypatch)
-    uri = server.store_uri("raw/imagenet")
+    uri = server.store_uri(f"{BUCKET}/imagenet")
     for path in made.iterdir():
         open_store(uri).put_file(path.name, path)
     read, ranges = volumes.StoredVolume.read, Counter[str]()

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -20,24 +19,10 @@ from epg.data.reader import ShardReader
 from epg.data.sharding import write_shards
 from epg.store import Store, open_store
 from epg.store.s3.client import S3Store
-from tests.s3_server import S3Server, minio_server, moto_server
+from tests.s3_server import S3Server
 from tests.toys.command import ROOT
 from tests.toys.noise_shards import CONFIG, IMAGES, SIZE, Noise, picture
-
-BUCKET = "epg-shards"
-
-
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param("moto", marks=pytest.mark.s3),
-        pytest.param("minio", marks=pytest.mark.s3),
-    ],
-)
-def server(request: pytest.FixtureRequest) -> Iterator[S3Server]:
-    with moto_server() if request.param == "moto" else minio_server() as running:
-        running.make_bucket(BUCKET)
-        yield running
+from tests.unit.data.conftest import BUCKET
 
 
 @pytest.fixture
