@@ -18,6 +18,7 @@ _FIELDS: dict[str, Kind] = {
     "pixels": dict,
     SEAL: str,
 }
+_LATER: dict[str, Kind] = {"plan": str}  # notes of version 0.2 have none
 
 
 def note_key(shard_key: str) -> str:
@@ -36,6 +37,7 @@ class ShardNote:
         converted: samples by the rule that was applied.
         skipped: name, reason and detail of each image that could not be used.
         pixels: sums over the samples.
+        plan: which images were to go into it, as `PlannedShard.digest` says it.
     """
 
     num_items: int
@@ -44,6 +46,7 @@ class ShardNote:
     converted: dict[str, int] = field(default_factory=dict)
     skipped: list[tuple[str, str, str]] = field(default_factory=list)
     pixels: PixelSums = field(default_factory=PixelSums)
+    plan: str = ""
 
     def to_json(self) -> bytes:
         """Return what `from_json` reads."""
@@ -53,7 +56,7 @@ class ShardNote:
     @classmethod
     def from_json(cls, data: bytes) -> ShardNote:
         """Read a note. Raises `DocumentError`, also for one of version 0.1, which has no seal."""
-        raw = unseal(fields(parse_object(data), _FIELDS), required=True)
+        raw = unseal(fields(parse_object(data), _FIELDS, _LATER), required=True)
         shard = shard_info(raw["shard"]) if raw["shard"] is not None else None
         for counted in (raw["class_counts"], raw["converted"]):
             fields(counted, {}, dict.fromkeys(counted, int))
@@ -66,4 +69,5 @@ class ShardNote:
             raise DocumentError("a class is no number") from None
         skipped = [(name, reason, detail) for name, reason, detail in raw["skipped"]]
         pixels = PixelSums.from_note(raw["pixels"])
-        return cls(raw["num_items"], shard, counts, raw["converted"], skipped, pixels)
+        converted, plan = raw["converted"], raw.get("plan", "")
+        return cls(raw["num_items"], shard, counts, converted, skipped, pixels, plan)

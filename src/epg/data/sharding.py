@@ -128,9 +128,9 @@ class _Writer:
     def reuse_or_write(self, key: str, shard: PlannedShard) -> ShardNote:
         """Return what is known of a shard after making sure that it is in the store."""
         self._unread.popleft()
-        part = self._reuse(key, len(shard.positions))
+        part = self._reuse(key, shard)
         if part is None:
-            part = self._write(key, shard.items(self._source))
+            part = self._write(key, shard)
         else:
             self._done += part.num_items
             for bad in part.skipped:
@@ -138,8 +138,8 @@ class _Writer:
         self._report()
         return part
 
-    def _reuse(self, key: str, num_items: int) -> ShardNote | None:
-        """Return the note of a finished shard of so many items, or None where there is none.
+    def _reuse(self, key: str, shard: PlannedShard) -> ShardNote | None:
+        """Return the note of a finished shard of this plan, or None where there is none.
 
         Raises:
             UserError: the store cannot be asked, which says nothing about the shard.
@@ -148,16 +148,17 @@ class _Writer:
             part = read_document(self._store, note_key(key), ShardNote.from_json)
         except (ObjectNotFound, DocumentError):
             return None  # not readable: the shard is written again
-        if part.num_items != num_items:
-            return None  # of another plan
+        if (part.num_items, part.plan) != (len(shard.positions), shard.digest()):
+            return None
         return part if part.shard is None or self._there(part.shard) else None
 
     def _there(self, shard: ShardInfo) -> bool:
         indexed = not shard.index_size or self._store.size(shard.index_key) == shard.index_size
         return indexed and self._store.size(shard.key) == shard.size
 
-    def _write(self, key: str, items: list[Item]) -> ShardNote:
-        part = ShardNote(len(items))
+    def _write(self, key: str, shard: PlannedShard) -> ShardNote:
+        items = shard.items(self._source)
+        part = ShardNote(len(items), plan=shard.digest())
         counts: Counter[int] = Counter()
         converted: Counter[str] = Counter()
 

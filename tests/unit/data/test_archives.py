@@ -8,6 +8,7 @@ import json
 import os
 import struct
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ import pytest
 from PIL import Image as PilImage
 from webdataset import TarWriter
 
+from epg.data import shard_plan
+from epg.data.shard_plan import plan_shards
 from epg.data.sharding import write_shards
 from epg.data.sources import (
     BadImageError,
@@ -28,6 +31,7 @@ from epg.data.sources import (
     count_classes,
     fetching,
     open_source,
+    parquet,
     parquet_file,
     source_contents,
     volumes,
@@ -348,9 +352,8 @@ def test_wrong_parquet_files_are_named(tmp_path, wanted, monkeypatch):
             count_classes(f"parquet:{tmp_path}")
     write_parquet(path, LABELS)
     monkeypatch.setattr(parquet_file, "_MOST_GROUP", 10)
-    source = open_source(f"parquet:{tmp_path}", wanted)
-    with pytest.raises(UserError, match="write it with smaller ones"):
-        list(source.read(source.items))
+    with pytest.raises(UserError, match=r"a row group of 0 MiB of images, .* smaller ones"):
+        count_classes(f"parquet:{tmp_path}")  # before anything is read
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(UserError, match=r"no whole Parquet file \(.*\): get it again"):
         count_classes(f"parquet:{tmp_path}")
@@ -363,6 +366,34 @@ def test_row_groups_are_kept_within_a_bound(tmp_path, wanted):
     assert len(images_of(source)) == 40
     assert len(source._groups._kept) == 1
     assert source._groups._reading == {}
+
+
+@pytest.mark.parametrize("limit", [None, 7])
+def test_each_row_group_of_a_large_set_is_read_once(tmp_path, wanted, limit, monkeypatch):
+    labels = [n % 3 for n in range(120)]
+    write_parquet(tmp_path / "a-train.parquet", labels)  # four rows a group
+    write_parquet(tmp_path / "b-train.parquet", labels, first=120)
+    write_parquet(tmp_path / "val.parquet", labels[:12], first=240)
+    read, original = Counter[tuple[str, int]](), parquet_file.ImageFile.read_group
+
+    def noting(file, group: int):
+        read[file.volume.name, group] += 1
+        return original(file, group)
+
+    monkeypatch.setattr(parquet_file.ImageFile, "read_group", noting)
+    monkeypatch.setattr(parquet, "_KEPT", 6_000)  # ten groups or so
+    monkeypatch.setattr(shard_plan, "WINDOW_BYTES", 3_000)
+    config = wanted.model_copy(update={"samples_per_shard": 50, "limit": limit})
+    source = open_source(f"parquet:{tmp_path}", config)
+    plan = plan_shards(source, config, 0)
+    order = np.concatenate([shard.positions for shard in plan])
+    assert sorted(order.tolist()) == list(range(len(source.items)))
+    assert len(set(plan[0].positions.tolist()) & set(range(50))) < 40  # not as they lie there
+    manifest = write_shards(source, config, 0, open_store(str(tmp_path / "s")), "x")
+    assert manifest.num_samples("train") == (240 if limit is None else 21)
+    assert set(read.values()) == {1}
+    again = open_source(f"parquet:{tmp_path}", config)
+    assert write_shards(again, config, 0, open_store(str(tmp_path / "t")), "x") == manifest
 
 
 # --- IDX -------------------------------------------------------------------------------------

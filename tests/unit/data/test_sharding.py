@@ -284,6 +284,10 @@ def test_note_of_another_plan_is_not_believed(settings, tmp_path):
     config = settings(samples_per_shard=900)
     manifest = write_shards(source, config, 0, store, "s")
     assert [s.num_samples for s in manifest.shards("train")] == [900, 538]
+    # As many samples, but other ones: what another version of epg may plan.
+    fresh = write_shards(source, config, 1, open_store(str(tmp_path / "fresh")), "s")
+    assert fresh.sha256 != manifest.sha256
+    assert write_shards(source, config, 1, store, "s") == fresh
 
 
 def test_full_disk_is_one_line(settings, store, monkeypatch):

@@ -80,6 +80,9 @@ class Source(Protocol):
         items: all samples, train before held-out, by class, in the source's order; a million of
             them may be made only when they are asked for.
         ignored: files and folders that are not samples, counted by reason.
+
+    A source whose samples are read in blocks, many at a time, says in `blocks` which block each
+    item is of, int64 [N]: shards are then planned so that each block is read once.
     """
 
     spec: str

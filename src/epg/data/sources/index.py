@@ -228,6 +228,11 @@ class ItemTable(Made[Item]):
             for number, row in enumerate(rows):
                 yield self._item(split, label, number, row)
 
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """The row of each item, int64 [N]."""
+        return self._rows
+
     def row(self, item: Item) -> int:
         """Return the row that an item stands for."""
         group = _SPLITS.index(item.split) * self._num_classes + item.label

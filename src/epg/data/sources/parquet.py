@@ -2,7 +2,7 @@
 
 A column of images (`image`, `img`: a struct of `bytes` and `path`, or bytes themselves) and one of
 labels (`label`, `labels`, `fine_label`, `class`: numbers or names). A file is read by row group;
-several groups are kept, so that images may be asked for in any order.
+several groups are kept. Where there are more, the items' `blocks` say which group each is of.
 """
 
 from __future__ import annotations
@@ -120,6 +120,13 @@ class ParquetSource:
         sizes = np.concatenate([file.sizes() for file in found.files])
         self.items = ItemTable(held_out, found.labels, len(self.classes), names, sizes)
         self._groups = RowGroups(_KEPT)
+        # In any order, each image of a large set would cost the reading of its whole group.
+        self.blocks = self._row_groups()[self.items.rows] if sizes.sum() > _KEPT else None
+
+    def _row_groups(self) -> NDArray[np.int64]:
+        """Return the number of each row's group, counted over all files."""
+        counts = np.concatenate([np.diff(file.starts) for file in self._files])
+        return np.repeat(np.arange(len(counts)), counts)
 
     def read(self, items: Iterable[Item]) -> Reading:
         """Yield images, each uint8 [H, W, C]."""

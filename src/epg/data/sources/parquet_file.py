@@ -6,6 +6,7 @@ import io
 import json
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -41,6 +42,27 @@ class ImageFile:
         sizes = [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
         self.starts = [0, *np.cumsum(sizes).tolist()]
         self.class_names = self._names()
+        self._check_groups()
+
+    def _check_groups(self) -> None:
+        """Refuse row groups that do not fit into memory. Raises `UserError`."""
+        largest = max(
+            (sum(c.total_uncompressed_size for c in g) for g in self._images()), default=0
+        )
+        if largest > _MOST_GROUP:
+            raise UserError(
+                f"{self.volume.place}: a row group of {largest >> 20:,} MiB of images, at most "
+                f"{_MOST_GROUP >> 20:,} are read at once: write it with smaller ones "
+                "(row_group_size=100)"
+            )
+
+    def _images(self) -> Iterator[list[Any]]:
+        """Yield, of each row group, what the file says of its images' columns."""
+        meta = self._file.metadata
+        for number in range(meta.num_row_groups):
+            group = meta.row_group(number)
+            columns = [group.column(i) for i in range(group.num_columns)]
+            yield [c for c in columns if c.path_in_schema.partition(".")[0] == self._image]
 
     def _column(self, columns: list[str], known: tuple[str, ...], what: str) -> str:
         found = next((name for name in known if name in columns), None)
@@ -87,13 +109,9 @@ class ImageFile:
 
         Lengths stand before the images, in the same pages: to know them is to read them all.
         """
-        meta, found = self._file.metadata, [np.zeros(0, np.int64)]
-        for number in range(meta.num_row_groups):
-            group = meta.row_group(number)
-            columns = [group.column(i) for i in range(group.num_columns)]
-            of_images = [c for c in columns if c.path_in_schema.partition(".")[0] == self._image]
-            size = sum(column.total_uncompressed_size for column in of_images)
-            found.append(np.full(group.num_rows, size // max(1, group.num_rows), np.int64))
+        found, counts = [np.zeros(0, np.int64)], np.diff(self.starts).tolist()
+        for columns, count in zip(self._images(), counts, strict=True):
+            found.append(np.full(count, _bytes(columns) // max(1, count), np.int64))
         return np.concatenate(found)
 
     def group_of(self, row: int) -> int:
@@ -104,13 +122,6 @@ class ImageFile:
         """Return a row group's images. Raises `UserError`."""
         import pyarrow as pa
 
-        size = self._file.metadata.row_group(group).total_byte_size
-        if size > _MOST_GROUP:
-            raise UserError(
-                f"{self.volume.place}: a row group of {size >> 20:,} MiB, at most "
-                f"{_MOST_GROUP >> 20:,} are read at once: write it with smaller ones "
-                "(row_group_size=100)"
-            )
         try:
             with self._lock:  # one file has one position
                 return self._file.read_row_group(group, columns=[self._image]).column(0)
@@ -123,6 +134,11 @@ class ImageFile:
         )
 
 
+def _bytes(columns: list[Any]) -> int:
+    """Return the bytes of some columns of a row group once they are unpacked."""
+    return sum(int(column.total_uncompressed_size) for column in columns)
+
+
 class RowGroups:
     """Row groups that were read last, as many as fit into some bytes; each is read once."""
 
@@ -133,7 +149,6 @@ class RowGroups:
         self._reading: dict[tuple[int, int], threading.Lock] = {}
 
     def get(self, file: ImageFile, group: int) -> Any:
-        """Return a row group's images, a column of Arrow. Raises `UserError`."""
         """Return a row group's images, a column of Arrow. Raises `UserError`."""
         key = (id(file), group)
         with self._lock:

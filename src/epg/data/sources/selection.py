@@ -59,11 +59,14 @@ class SelectedSource:
         place = {label: number for number, label in enumerate(labels)}
         self.spec, self.ignored = source.spec, source.ignored
         self.classes = [source.classes[label] for label in labels]
-        self.items: list[Item] = [
-            item._replace(label=place[item.label])
-            for item in source.items
+        kept = [
+            (position, item._replace(label=place[item.label]))
+            for position, item in enumerate(source.items)
             if item.label in place and (limit is None or item.number < limit)
         ]
+        self.items: list[Item] = [item for _, item in kept]
+        blocks = getattr(source, "blocks", None)
+        self.blocks = None if blocks is None else blocks[[position for position, _ in kept]]
 
     def read(self, items: Iterable[Item]) -> Reading:
         """Yield images, each uint8 [H, W, C]."""
