@@ -7,9 +7,9 @@ final evaluation: the best of many figures is lucky in its own images, not in ot
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,9 @@ from epg.documents import (
     written,
 )
 from epg.errors import UserError
-from epg.evaluation.checks import check_evaluation
+from epg.evaluation.checks import check_count, check_evaluation
+from epg.evaluation.features.weights import WIDTHS
+from epg.numbers import finite
 from epg.runs.entry import Component
 from epg.runs.handover import HandOver
 from epg.runs.perform import perform
@@ -42,7 +44,10 @@ from epg.store.reading import read_document
 from epg.telemetry.progress import StageReporter
 
 if TYPE_CHECKING:
+    import torch
+
     from epg.evaluation.features.base import FeatureNetwork, Statistics
+    from epg.model.files import LoadedGenerator
 
 #: What may be varied: argument -> where the best value goes in a recipe.
 SETTINGS = {
@@ -85,6 +90,13 @@ def sweep(
     statistics = HandOver.of(run, reference)
     settings = run.recipe.evaluate
     count = num_samples or min(_SAMPLES, settings.num_samples)
+    check_count(
+        f"--samples {count}",
+        count,
+        {kind: WIDTHS[kind] for kind in settings.networks},
+        few=settings.few,
+        mend="ask for more, or say evaluate.few=true",
+    )
     inputs = {
         "generator": weights.sha256("generator"),
         **{name: stored.sha256 for name, stored in statistics.objects.items()},
@@ -139,6 +151,7 @@ class _Sweep:
     count: int
     reporter: StageReporter
     outputs: Outputs
+    _loaded: tuple[str, LoadedGenerator] | None = None
 
     def work(self, points: list[dict[str, Any]], figure: str) -> None:
         """Try every point that was not tried before; write what is best."""
@@ -148,8 +161,10 @@ class _Sweep:
             metrics = self._known(point) or self._try(point)
             tried.append({"settings": point, "metrics": metrics})
             said = ", ".join(f"{name} {value}" for name, value in point.items())
-            self.reporter.message(f"{said}: {figure} {_shown(metrics.get(figure))}")
-        measured = [one for one in tried if _finite(one["metrics"].get(figure))]
+            value = finite(metrics.get(figure))
+            shown = "not finite" if value is None else f"{value:.4g}"
+            self.reporter.message(f"{said}: {figure} {shown}")
+        measured = [one for one in tried if finite(one["metrics"].get(figure)) is not None]
         if not measured:
             raise UserError(f"no setting gave a finite {figure}: look at the generator's samples")
         best = min(measured, key=lambda one: one["metrics"][figure])
@@ -197,23 +212,19 @@ class _Sweep:
         from epg.evaluation.judging import Judging
         from epg.evaluation.labels import drawn_labels
         from epg.evaluation.looking import span_of
-        from epg.model.files import load_generator
 
         settings = self.run.recipe.evaluate
         seed = derive_seed(self.run.recipe.seed, "sweep")
-        kind = _weights_of(self.run, self.objective, self.weights, point)
-        path = self.weights.fetch(
-            self.run.store, kind, self.outputs.scratch / f"{kind}.safetensors"
-        )
-        loaded = load_generator(path)
+        loaded = self._generator(_weights_of(self.run, self.objective, self.weights, point))
         source = GeneratedImages(
             loaded,
             drawn_labels(settings.labels, self.count, len(loaded.classes), seed),
             seed=seed,
             batch_size=settings.batch_size,
             sampling=_sampling(self.run, self.objective, point),
+            device=self._device,
         )
-        networks, real = self._networks(source.device)
+        networks, real = self._judges
         size = span_of(settings.batch_size)
         found = describe(
             list(networks.values()),
@@ -233,7 +244,25 @@ class _Sweep:
         self.outputs.store.put_bytes(self._key(point), content)
         return metrics
 
-    def _networks(self, device: Any) -> tuple[dict[str, FeatureNetwork], dict[str, Statistics]]:
+    def _generator(self, kind: str) -> LoadedGenerator:
+        """Load an average of the weights; the last one is kept."""
+        from epg.model.files import load_generator
+
+        if self._loaded is None or self._loaded[0] != kind:
+            self._loaded = None  # one at a time
+            path = self.outputs.scratch / f"{kind}.safetensors"
+            self._loaded = kind, load_generator(self.weights.fetch(self.run.store, kind, path))
+        return self._loaded[1]
+
+    @cached_property
+    def _device(self) -> torch.device:
+        from epg.model.device import prepare_device
+
+        return prepare_device()
+
+    @cached_property
+    def _judges(self) -> tuple[dict[str, FeatureNetwork], dict[str, Statistics]]:
+        """Networks, and what they see in real images: the same for all settings."""
         from epg.evaluation.features.base import Statistics
         from epg.evaluation.features.networks import open_networks
 
@@ -244,7 +273,7 @@ class _Sweep:
         networks = open_networks(
             kinds,
             classifier,
-            device,
+            self._device,
             root=self.run.store_uri,
             scratch=self.outputs.scratch,
         )
@@ -256,14 +285,6 @@ class _Sweep:
 
     def _fetch(self, name: str, filename: str) -> Path:
         return self.statistics.fetch(self.run.store, name, self.outputs.scratch / filename)
-
-
-def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _shown(value: Any) -> str:
-    return f"{value:.4g}" if _finite(value) else "not finite"
 
 
 sweep_component = Component(

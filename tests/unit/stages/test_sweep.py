@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from epg.errors import UserError
+from epg.evaluation.features import networks as feature_networks
 from epg.evaluation.generate import GeneratedImages
 from epg.model.files import save_weights
 from epg.model.generator import Generator
@@ -66,6 +67,20 @@ def run(tmp_path_factory) -> Run:
 
 
 @pytest.fixture
+def opened(monkeypatch) -> list[list[str]]:
+    """The feature networks, each time that they were loaded."""
+    found: list[list[str]] = []
+    load = feature_networks.open_networks
+
+    def noted(kinds, *arguments, **named):
+        found.append(list(kinds))
+        return load(kinds, *arguments, **named)
+
+    monkeypatch.setattr(feature_networks, "open_networks", noted)
+    return found
+
+
+@pytest.fixture
 def made(monkeypatch) -> list[tuple[float, int]]:
     """(guidance scale, seed) of every set that was generated."""
     found: list[tuple[float, int]] = []
@@ -83,7 +98,7 @@ def content(run: Run, record: StageRecord, name: str) -> bytes:
     return run.store.get_bytes(record.outputs[name]["key"])
 
 
-def test_the_best_of_all_settings_is_said_as_overrides(run, made):
+def test_the_best_of_all_settings_is_said_as_overrides(run, made, opened):
     record = sweep(run, "denoising", Grid(guidance_scale=(1.0, 2.0), steps=(2, 3)))
     told = json.loads(content(run, record, "points"))
     assert [point["settings"] for point in told["points"]] == [
@@ -100,6 +115,8 @@ def test_the_best_of_all_settings_is_said_as_overrides(run, made):
     page = check_page(content(run, record, "plot").decode()).text
     assert "Fréchet distance by guidance scale" in page
     assert run.recipe.seed not in {seed for _, seed in made}  # not those of the final figure
+
+    assert opened == [["classifier"]]  # once for all settings
 
     # What was tried is not tried again, whatever else is.
     made.clear()
@@ -124,14 +141,17 @@ def test_the_best_of_all_settings_is_said_as_overrides(run, made):
         (Grid(steps=(1,)), {}, "steps is 1"),
         (Grid(ema=(0.5,)), {}, "ema 0.5: the training kept averages at"),
         (Grid(steps=tuple(range(2, 300))), {}, "298 settings to try: at most 200"),
+        (Grid(steps=(2,)), {"num_samples": 64}, "--samples 64: 64 images are no more than the 64"),
         (Grid(steps=(2,)), {"figure": "fid"}, "--figure fid: this recipe measures frechet_dist"),
         ({"scale": [1]}, {}, "grid has 'scale'"),
         ({"steps": ["many"]}, {}, r"grid: steps is \['many'\]: write whole numbers, such as"),
     ],
 )
 def test_senseless_sweeps_are_refused_before_work(run, made, grid, settings, reason):
+    enough = {"evaluate.few": False, "evaluate.num_samples": 100}
+    asked = Run.open("smoke", SMALL | enough, run.store_uri, "a-run")
     with pytest.raises(UserError, match=reason) as caught:
-        sweep(run, "denoising", grid, **settings)
+        sweep(asked, "denoising", grid, **settings)
     assert "\n" not in str(caught.value)
     assert made == []
 
