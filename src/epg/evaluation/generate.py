@@ -71,7 +71,7 @@ class GeneratedImages:
         sampling: SamplingConfig | None = None,
         device: torch.device | str | None = None,
     ) -> None:
-        self._loaded = loaded
+        self.loaded = loaded
         self.labels = np.asarray(labels)
         self._seed, self._batch_size = seed, batch_size
         self._sampling = sampling or loaded.sampling
@@ -89,17 +89,19 @@ class GeneratedImages:
         """Throughput of sampling so far."""
         return self.made / max(self.seconds, 1e-9)
 
+    def facts(self) -> dict[str, float]:
+        """Return the seconds of sampling, and the evaluations of the network over all images."""
+        return {"seconds": self.seconds, "nfe": float(self.nfe * self.made)}
+
     def read(self, start: int, end: int) -> Tensor:
         """Return the images `start` ... `end` - 1 as uint8 [N, H, W, C] on the device."""
-        data = self._loaded.recipe["data"]
+        data = self.loaded.recipe["data"]
         pieces = []
         begun = time.perf_counter()
         for first in range(start, end, self._batch_size):
             chosen = self.labels[first : min(first + self._batch_size, end)]
             labels = torch.from_numpy(chosen).to(self.device)
-            images, self.nfe = _sample(
-                self._loaded, labels, self._seed, first, self._sampling, None
-            )
+            images, self.nfe = _sample(self.loaded, labels, self._seed, first, self._sampling, None)
             pieces.append(to_uint8(images, data["mean"], data["std"]))
         found = torch.cat(pieces)
         if self.device.type == "cuda":

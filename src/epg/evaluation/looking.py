@@ -32,13 +32,26 @@ class ImageSource(Protocol):
     """A set of images of which any span can be read.
 
     Attributes:
-        labels: class of every image, int64 [N].
+        labels: class of every image, int64 [N]; of real ones, once they were read.
     """
 
     labels: NDArray[np.int64]
 
     def read(self, start: int, end: int) -> Tensor:
         """Return the images `start` ... `end` - 1 as uint8 [n, H, W, C], on the device."""
+        ...
+
+
+class TimedSource(ImageSource, Protocol):
+    """A set of images that knows what they cost."""
+
+    @property
+    def images_per_second(self) -> float:
+        """Throughput so far."""
+        ...
+
+    def facts(self) -> dict[str, float]:
+        """Return sums over the images so far: `seconds`, and what else there is to say."""
         ...
 
 
@@ -139,7 +152,8 @@ class _Gathering:
         """Return the whole part, which ends before image `end`."""
         seen = dict(zip(self._kinds, self._describer.seen(), strict=True))
         pictures = Pictures.joined([self._none, *self._kept, *self._ranked], RANKED)
-        return Part((self._start, end), seen, pictures, facts)
+        labels = self._look.source.labels[self._start : end]
+        return Part((self._start, end), labels, seen, pictures, facts)
 
 
 def _first(images: Tensor, start: int) -> Pictures:

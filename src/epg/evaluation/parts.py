@@ -64,9 +64,18 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Part:
-    """A stretch of a set, as all networks saw it; `facts` are numbers that add up over parts."""
+    """A stretch of a set, as all networks saw it.
+
+    Attributes:
+        stretch: which images.
+        labels: their classes, int64 [n].
+        seen: name of a network -> what it saw.
+        pictures: those of them that are kept.
+        facts: numbers that add up over parts.
+    """
 
     stretch: Stretch
+    labels: NDArray[np.int64]
     seen: Mapping[str, Seen]
     pictures: Pictures
     facts: Mapping[str, float]
@@ -78,7 +87,8 @@ class Part:
 
     def to_npz(self) -> bytes:
         """Return its object's content; every array has a checksum there."""
-        arrays: dict[str, NDArray[Any]] = {"stretch": np.array(self.stretch, np.int64)}
+        stretch = np.array(self.stretch, np.int64)
+        arrays: dict[str, NDArray[Any]] = {"stretch": stretch, "labels": self.labels}
         for kind, seen in self.seen.items():
             arrays |= {f"seen.{kind}.{name}": array for name, array in seen.arrays().items()}
         for name in Pictures.__dataclass_fields__:
@@ -96,10 +106,14 @@ class Part:
         start, end = (int(value) for value in arrays["stretch"])
         kinds = dict.fromkeys(name.split(".")[1] for name in arrays if name.startswith("seen."))
         seen = {kind: Seen.of(_below(arrays, f"seen.{kind}.")) for kind in kinds}
-        if any(len(one.index) != end - start or one.index[0] != start for one in seen.values()):
+        wrong = arrays["labels"].shape != (end - start,)
+        for one in seen.values():
+            wrong |= len(one.index) != end - start or one.index[0] != start
+        if wrong:
             raise ValueError("it does not hold what its stretch says")
         facts = {name: float(value) for name, value in _below(arrays, "facts.").items()}
-        return cls((start, end), seen, Pictures(**_below(arrays, "pictures.")), facts)
+        pictures = Pictures(**_below(arrays, "pictures."))
+        return cls((start, end), arrays["labels"], seen, pictures, facts)
 
 
 @dataclass(frozen=True)
@@ -108,22 +122,27 @@ class Whole:
 
     Attributes:
         found: name of a network -> its description.
+        labels: class of every image, int64 [N].
         pictures: the images that were kept.
         facts: sums over the parts.
     """
 
     found: dict[str, Description]
+    labels: NDArray[np.int64]
     pictures: Pictures
     facts: dict[str, float]
 
     @classmethod
     def of(cls, parts: Sequence[Part], ranked: int) -> Whole:
         """Join parts that cover a set."""
+        parts = sorted(parts, key=lambda part: part.stretch)
+        labels = np.concatenate([part.labels for part in parts])
         kinds = list(parts[0].seen)
         found = {kind: Seen.described([part.seen[kind] for part in parts]) for kind in kinds}
         names = dict.fromkeys(name for part in parts for name in part.facts)
         facts = {name: sum(part.facts.get(name, 0.0) for part in parts) for name in names}
-        return cls(found, Pictures.joined([part.pictures for part in parts], ranked), facts)
+        pictures = Pictures.joined([part.pictures for part in parts], ranked)
+        return cls(found, labels, pictures, facts)
 
 
 class StoredParts:

@@ -21,10 +21,16 @@ from epg.runs.perform import perform
 from epg.runs.record import Outputs, StageRecord, fingerprint, require_record
 from epg.runs.run import Run
 from epg.stages.catalog import find_stage
-from epg.stages.inputs import stored_manifest, stored_output
+from epg.stages.inputs import (
+    stored_classifier,
+    stored_manifest,
+    stored_output,
+    stored_statistics,
+)
+from epg.stages.looks import generated_task
 from epg.stages.measured import with_measured
 from epg.stages.settings import evaluation_config
-from epg.stages.shares import look, look_task
+from epg.stages.shares import look
 from epg.telemetry.progress import StageReporter
 
 if TYPE_CHECKING:
@@ -102,24 +108,23 @@ class _Evaluation:
         """Generate, draw, judge; metrics go to the record and to `metrics.json`."""
         from epg.model.device import prepare_device
 
-        settings = self.run.recipe.evaluate
-        classifier = ""
-        if "classifier" in settings.networks:
-            classifier = str(self._fetch("classifier", "classifier.safetensors"))
-        task = look_task(
-            self.run.recipe,
-            objective=self.objective,
-            root=self.run.store_uri,
-            run_name=self.run.name,
+        device, scratch = prepare_device(), self.outputs.scratch
+        task = generated_task(
+            self.run,
+            self._sampling,
             parts=self.parts,
-            generator=str(weights),
-            classifier=classifier,
+            generator=weights,
+            classifier=stored_classifier(self.run, self.statistics, scratch),
+            count=self.run.recipe.evaluate.num_samples,
+            seed=self.run.recipe.seed,
+            pictures=True,
         )
-        device = prepare_device()
-        opened = task.open(self.outputs.scratch, device)
-        loaded, source, networks = opened.loaded, opened.source, opened.networks
-        real = {kind: self._statistics(kind) for kind in networks}
-        whole = look(task, opened, self.outputs.store, next(iter(real.values())), self.reporter)
+        source = task.source(device)
+        networks = task.open_networks(scratch, device)
+        loaded = source.loaded
+        real = stored_statistics(self.run, self.statistics, scratch)
+        judged = next(iter(real.values()))
+        whole = look(task, source, networks, self.outputs.store, self.reporter, real=judged)
         self._count(source, whole)
         self._draw(loaded, whole.pictures, source.labels)
         self._draw_ends(whole.pictures, source.labels)
@@ -137,12 +142,6 @@ class _Evaluation:
     def _sampling(self) -> SamplingConfig:
         """The recipe's as it is now; the file remembers what it was trained with."""
         return self.run.recipe.sampling(self.objective)
-
-    def _statistics(self, kind: str) -> Statistics:
-        from epg.evaluation.features.base import Statistics
-
-        name = f"statistics-{kind}"
-        return Statistics.from_npz(self._fetch(name, f"{name}.npz"))
 
     def _count(self, source: GeneratedImages, whole: Whole) -> None:
         count = len(source.labels)
@@ -237,10 +236,6 @@ class _Evaluation:
             settings.svc.model_dump() if settings.svc is not None else None,
         )
 
-    def _fetch(self, name: str, filename: str) -> Path:
-        """Copy an output of the reference statistics."""
-        return self.statistics.fetch(self.run.store, name, self.outputs.scratch / filename)
-
     def _judge_pixels(
         self, pictures: Pictures, labels: NDArray[np.int64], device: torch.device
     ) -> None:
@@ -260,7 +255,8 @@ class _Evaluation:
         nearest = nearest_in_training(queries, train, device, shown=_GRID_COLUMNS)
         pairs = rows_sheet([queries[: len(nearest.images)], nearest.images])
         self.outputs.put_bytes("copies", "copies.png", pairs)
-        held_out = read_npy(self._fetch("neighbours", "neighbours.npy").read_bytes())
+        path = self.outputs.scratch / "neighbours.npy"
+        held_out = read_npy(self.statistics.fetch(self.run.store, "neighbours", path).read_bytes())
         ratio = nearest_neighbour_ratio(nearest.distances, held_out)
         self.outputs.metrics["nearest_neighbour_ratio"] = ratio
         svc = self.run.recipe.evaluate.svc

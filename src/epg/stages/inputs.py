@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from epg.data.manifest import Manifest
 from epg.documents import DocumentError
@@ -11,6 +13,9 @@ from epg.runs.handover import HandOver
 from epg.runs.record import StageRecord, require_record
 from epg.runs.run import Run
 from epg.store.reading import read_document
+
+if TYPE_CHECKING:
+    from epg.evaluation.features.base import Statistics
 
 
 def stored_manifest(run: Run) -> Manifest:
@@ -46,3 +51,22 @@ def manifest_bytes(run: Run, record: StageRecord) -> bytes:
 def stored_output(run: Run, stage: str) -> HandOver:
     """Return what a finished stage of the run would hand over."""
     return HandOver.of(run, require_record(run, stage))
+
+
+def stored_statistics(run: Run, statistics: HandOver, scratch: Path) -> dict[str, Statistics]:
+    """Return what each network of the recipe sees in real images; local copies go to `scratch`."""
+    from epg.evaluation.features.base import Statistics
+
+    found: dict[str, Statistics] = {}
+    for kind in run.recipe.evaluate.networks:
+        name = f"statistics-{kind}"
+        path = statistics.fetch(run.store, name, scratch / f"{name}.npz")
+        found[kind] = Statistics.from_npz(path)
+    return found
+
+
+def stored_classifier(run: Run, statistics: HandOver, scratch: Path) -> Path | None:
+    """Return a local copy of the weights of the run's own judge, if its recipe asks for it."""
+    if "classifier" not in run.recipe.evaluate.networks:
+        return None
+    return statistics.fetch(run.store, "classifier", scratch / "classifier.safetensors")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,12 +20,15 @@ from epg.evaluation.reference_place import find_reference
 from epg.protocol import REFERENCE_FEATURES, Reference
 from epg.runs.entry import Component
 from epg.runs.perform import perform
-from epg.runs.record import Outputs, StageRecord
+from epg.runs.record import Outputs, StageRecord, fingerprint
 from epg.runs.run import Run
 from epg.stages.catalog import STAGES
 from epg.stages.inputs import stored_manifest
+from epg.stages.looks import RealTask
 from epg.stages.measured import with_measured
+from epg.stages.own_classifier import own_classifier
 from epg.stages.settings import reference_config
+from epg.stages.shares import look
 from epg.store import Store, open_store
 from epg.telemetry.progress import StageReporter
 
@@ -37,7 +40,6 @@ if TYPE_CHECKING:
     from epg.evaluation.features.base import Description, FeatureNetwork, Statistics
 
 STAGE = STAGES["reference-statistics"]
-_CLASSIFIER_BATCH = 64
 _VERSION = 1  # of the statistics that runs share; up with every change of what they are
 
 
@@ -66,13 +68,16 @@ def reference_statistics(run: Run, shards: Manifest | None = None) -> StageRecor
         device = prepare_device()
         train = ShardReader(run.store, manifest, "train")
         held_out = ShardReader(run.store, manifest, "held-out")
+        done = f"{STAGE.name}/parts/{fingerprint(STAGE.name, config, inputs)[:16]}"
         classifier = None
         if "classifier" in run.recipe.evaluate.networks:
-            classifier = _train_classifier(run, train, reporter, outputs, device)
+            kept = f"{done}/classifier.safetensors"
+            classifier = own_classifier(run, train, kept, reporter, outputs, device)
         splits = {"train": train, "held-out": held_out}
-        _Describing(run, splits, classifier, reporter, outputs, device).work()
+        _Describing(run, splits, classifier, done, reporter, outputs, device).work()
         _measure_neighbours(train, held_out, outputs, device)
         outputs.details["compared_training_images"] = min(train.num_samples, MAX_TRAINING_IMAGES)
+        outputs.store.clear(done)
 
     inputs = {"shards": manifest.sha256}
     if run.recipe.evaluate.reference_file is not None:
@@ -82,50 +87,6 @@ def reference_statistics(run: Run, shards: Manifest | None = None) -> StageRecor
     return perform(run, STAGE, config=config, inputs=inputs, work=work)
 
 
-def _train_classifier(
-    run: Run,
-    train: ShardReader,
-    reporter: StageReporter,
-    outputs: Outputs,
-    device: torch.device,
-) -> Path:
-    from epg.diffusion.seeds import derive_seed
-    from epg.evaluation.features.classifier import (
-        ClassifierShape,
-        classifier_name,
-        save_classifier,
-        train_classifier,
-    )
-
-    data = run.recipe.data
-    mean, std = data.normalisation
-    shape = ClassifierShape(
-        classifier_name(data.source),
-        data.image_size,
-        data.channels,
-        data.class_count,
-        list(mean),
-        list(std),
-    )
-    batch = min(_CLASSIFIER_BATCH, train.num_samples)
-    steps = run.recipe.evaluate.classifier_epochs * max(1, train.num_samples // batch)
-    seed = derive_seed(run.recipe.seed, STAGE.name)
-    reporter.message(f"training {shape.name} on {train.num_samples} images")
-    model = train_classifier(
-        shape,
-        train.batches(batch, seed=run.recipe.seed),
-        steps,
-        seed=seed,
-        horizontal_flip=data.horizontal_flip,
-        device=device,
-        on_progress=lambda done, total, values: reporter.progress(done, total, "steps", **values),
-    )
-    path = outputs.scratch / "classifier.safetensors"
-    save_classifier(path, model)
-    outputs.put_file("classifier", path)
-    return path
-
-
 @dataclass(frozen=True)
 class _Describing:
     """Looks at the reference once, through every network of the recipe."""
@@ -133,6 +94,7 @@ class _Describing:
     run: Run
     splits: Mapping[str, ShardReader]
     classifier: Path | None
+    done: str  # folder of the store for what is done so far
     reporter: StageReporter
     outputs: Outputs
     device: torch.device
@@ -235,26 +197,32 @@ class _Describing:
     def _look(
         self, networks: Mapping[str, FeatureNetwork], split: str
     ) -> tuple[dict[str, Description], NDArray[np.int64]]:
-        """Return what networks see in a split, and its labels in the same order."""
-        from epg.evaluation.features.describing import describe
-        from epg.evaluation.reading import once
+        """Return what networks see in a split, and its labels in the same order.
+
+        Several processes share it, and one that was killed is followed by one that goes on.
+        """
+        from epg.evaluation.reading import READ_BATCH, SplitImages
 
         reader = self.splits[split]
-        labels: list[NDArray[np.int64]] = []
-
-        def images() -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-            for batch, classes in once(reader):
-                labels.append(classes)
-                yield batch, classes
-
-        found = describe(
-            list(networks.values()),
-            images(),
-            device=self.device,
+        manifest = self.outputs.scratch / "manifest.json"
+        manifest.write_bytes(reader.manifest.to_json())
+        judges = {kind: network.weights_digest for kind, network in networks.items()}
+        facts = json.dumps([split, judges, REFERENCE_FEATURES, _VERSION])
+        task = RealTask(
+            root=self.run.store_uri,
+            run_name=self.run.name,
+            parts=f"{self.done}/{hashlib.sha256(facts.encode()).hexdigest()[:16]}",
+            count=reader.num_samples,
+            span=READ_BATCH,
+            networks=list(networks),
+            classifier=str(self.classifier or ""),
             keep=REFERENCE_FEATURES,
-            on_batch=lambda seen: self.reporter.progress(seen, reader.num_samples, "images"),
+            manifest=str(manifest),
+            split=split,
         )
-        return dict(zip(networks, found, strict=True)), np.concatenate(labels)
+        source = SplitImages(reader, self.device)
+        whole = look(task, source, networks, self.outputs.store, self.reporter)
+        return whole.found, whole.labels
 
     def _quality(
         self,

@@ -35,9 +35,16 @@ from epg.runs.record import Outputs, StageRecord, fingerprint, require_record
 from epg.runs.run import Run
 from epg.runs.stage import Stage
 from epg.stages.catalog import OBJECTIVES
-from epg.stages.inputs import stored_manifest, stored_output
+from epg.stages.inputs import (
+    stored_classifier,
+    stored_manifest,
+    stored_output,
+    stored_statistics,
+)
+from epg.stages.looks import generated_task
 from epg.stages.measured import with_measured
 from epg.stages.settings import evaluation_config
+from epg.stages.shares import look
 from epg.stages.sweep_grid import Grid, chosen_figure, read_grid
 from epg.store import ObjectNotFound
 from epg.store.reading import read_document
@@ -157,8 +164,7 @@ class _Sweep:
         """Try every point that was not tried before; write what is best."""
         tried = []
         for number, point in enumerate(points):
-            self.reporter.progress(number, len(points), "settings")
-            metrics = self._known(point) or self._try(point)
+            metrics = self._known(point) or self._try(point, number, len(points))
             tried.append({"settings": point, "metrics": metrics})
             said = ", ".join(f"{name} {value}" for name, value in point.items())
             value = finite(metrics.get(figure))
@@ -204,55 +210,50 @@ class _Sweep:
         except (ObjectNotFound, DocumentError):
             return None
 
-    def _try(self, point: Mapping[str, Any]) -> dict[str, float | None]:
-        """Generate and measure with one setting; its figures are stored at once."""
+    def _try(self, point: Mapping[str, Any], number: int, total: int) -> dict[str, float | None]:
+        """Generate and measure with one setting of so many; its figures are stored at once."""
         from epg.diffusion.seeds import derive_seed
-        from epg.evaluation.features.describing import describe
-        from epg.evaluation.generate import GeneratedImages
         from epg.evaluation.judging import Judging
-        from epg.evaluation.labels import drawn_labels
-        from epg.evaluation.looking import span_of
 
-        settings = self.run.recipe.evaluate
-        seed = derive_seed(self.run.recipe.seed, "sweep")
-        loaded = self._generator(_weights_of(self.run, self.objective, self.weights, point))
-        source = GeneratedImages(
-            loaded,
-            drawn_labels(settings.labels, self.count, len(loaded.classes), seed),
-            seed=seed,
-            batch_size=settings.batch_size,
-            sampling=_sampling(self.run, self.objective, point),
-            device=self._device,
-        )
+        path, loaded = self._generator(_weights_of(self.run, self.objective, self.weights, point))
         networks, real = self._judges
-        size = span_of(settings.batch_size)
-        found = describe(
-            list(networks.values()),
-            (
-                (
-                    source.read(start, min(start + size, self.count)).cpu().numpy(),
-                    source.labels[start : start + size],
-                )
-                for start in range(0, self.count, size)
-            ),
-            device=source.device,
+        task = generated_task(
+            self.run,
+            _sampling(self.run, self.objective, point),
+            parts=self._key(point).removesuffix(".json").replace("/points/", "/parts/"),
+            generator=path,
+            classifier=self._classifier,
+            count=self.count,
+            seed=derive_seed(self.run.recipe.seed, "sweep"),
         )
-        judging = Judging(settings, networks, seed, source.device)
-        figures = judging.figures(real, dict(zip(networks, found, strict=True)), source.labels)
-        metrics = without_nan({**figures.metrics, "nfe": source.nfe})
+        source = task.source(self._device, loaded)
+        whole = look(
+            task,
+            source,
+            networks,
+            self.outputs.store,
+            self.reporter,
+            progress=lambda done, _, told: self.reporter.progress(
+                number * self.count + done, total * self.count, "images", **told
+            ),
+        )
+        judging = Judging(self.run.recipe.evaluate, networks, task.seed, self._device)
+        figures = judging.figures(real, whole.found, source.labels)
+        nfe = round(whole.facts["nfe"] / self.count)
+        metrics = without_nan({**figures.metrics, "nfe": nfe})
         content = json.dumps(sealed({"metrics": metrics})).encode()
         self.outputs.store.put_bytes(self._key(point), content)
         return metrics
 
-    def _generator(self, kind: str) -> LoadedGenerator:
+    def _generator(self, kind: str) -> tuple[Path, LoadedGenerator]:
         """Load an average of the weights; the last one is kept."""
         from epg.model.files import load_generator
 
+        path = self.outputs.scratch / f"{kind}.safetensors"
         if self._loaded is None or self._loaded[0] != kind:
             self._loaded = None  # one at a time
-            path = self.outputs.scratch / f"{kind}.safetensors"
             self._loaded = kind, load_generator(self.weights.fetch(self.run.store, kind, path))
-        return self._loaded[1]
+        return path, self._loaded[1]
 
     @cached_property
     def _device(self) -> torch.device:
@@ -263,28 +264,21 @@ class _Sweep:
     @cached_property
     def _judges(self) -> tuple[dict[str, FeatureNetwork], dict[str, Statistics]]:
         """Networks, and what they see in real images: the same for all settings."""
-        from epg.evaluation.features.base import Statistics
         from epg.evaluation.features.networks import open_networks
 
-        kinds = self.run.recipe.evaluate.networks
-        classifier = None
-        if "classifier" in kinds:
-            classifier = self._fetch("classifier", "classifier.safetensors")
+        scratch = self.outputs.scratch
         networks = open_networks(
-            kinds,
-            classifier,
+            self.run.recipe.evaluate.networks,
+            self._classifier,
             self._device,
             root=self.run.store_uri,
-            scratch=self.outputs.scratch,
+            scratch=scratch,
         )
-        real = {
-            kind: Statistics.from_npz(self._fetch(f"statistics-{kind}", f"statistics-{kind}.npz"))
-            for kind in networks
-        }
-        return networks, real
+        return networks, stored_statistics(self.run, self.statistics, scratch)
 
-    def _fetch(self, name: str, filename: str) -> Path:
-        return self.statistics.fetch(self.run.store, name, self.outputs.scratch / filename)
+    @cached_property
+    def _classifier(self) -> Path | None:
+        return stored_classifier(self.run, self.statistics, self.outputs.scratch)
 
 
 sweep_component = Component(
