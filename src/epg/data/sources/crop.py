@@ -57,9 +57,10 @@ def fast_crop(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     height, width = pixels.shape[:2]
     wide, high, left, top = _geometry(width, height, size)
     if (wide, high) != (width, height):
-        # A view in the layout of the array, channels last: nothing is copied on the way.
+        # A view in the layout of the array, channels last, in which the result comes back: only
+        # where the batch has its axis first does PyTorch see that the channels are last.
         source = pixels if pixels.flags.writeable else pixels.copy()  # else PyTorch warns
-        nchw = torch.from_numpy(source).permute(2, 0, 1)[None]
+        nchw = torch.from_numpy(source)[None].permute(0, 3, 1, 2)
         resized = torch.nn.functional.interpolate(
             nchw, (high, wide), mode="bicubic", antialias=True
         )
