@@ -70,8 +70,6 @@ def sweep(
         record = sweep_settings(run, objective, grid, num_samples=samples, figure=figure)
     found = record.details
     print(printable(f"best {found['figure']}: {record.metrics['best']:.6g}"))
-    if found["ema"] is not None:
-        print(printable(f"  --ema {found['ema']:g} of epg sample"))
     for key, value in found["overrides"].items():
         print(printable(f"  --set {key}={value}"))
     print("measure the final figure with them: epg evaluate takes other seeds")

@@ -140,8 +140,11 @@ class FinetuneConfig(OptimizerConfig):
     )
     ema_decay: EmaDecay = Field(
         0.9999,
-        description="moving average of the weights; a list keeps one average for each rate, "
-        "and the first is what is judged and registered",
+        description="moving average of the weights; a list keeps one average for each rate",
+    )
+    sampling_ema: Fraction | None = Field(
+        None,
+        description="rate of the average that is judged and registered; default: the first",
     )
     ema_warmup: bool = Field(False, description="decay = min(ema_decay, (1 + k) / (10 + k))")
 
@@ -155,6 +158,22 @@ class FinetuneConfig(OptimizerConfig):
         """Kind of the weight file of each average -> its rate; `generator` is the main one."""
         main, *others = self.ema_decays
         return {"generator": main, **{f"generator-ema-{decay:g}": decay for decay in others}}
+
+    @property
+    def judged(self) -> str:
+        """Kind of the weight file that is judged and registered."""
+        kinds = {decay: kind for kind, decay in self.averages.items()}
+        return kinds[self.ema_decays[0] if self.sampling_ema is None else self.sampling_ema]
+
+    @model_validator(mode="after")
+    def _kept(self) -> FinetuneConfig:
+        if self.sampling_ema is not None and self.sampling_ema not in self.ema_decays:
+            kept = ", ".join(f"{decay:g}" for decay in self.ema_decays)
+            raise ValueError(
+                f"sampling_ema is {self.sampling_ema:g}: the training keeps averages at {kept} "
+                "(a list in ema_decay keeps several)"
+            )
+        return self
 
 
 class DenoisingConfig(FinetuneConfig):

@@ -74,14 +74,15 @@ def evaluate(
     reference = require_record(run, "reference-statistics")
     statistics = statistics or HandOver.of(run, reference)
     weights = generator or stored_output(run, f"finetune-{objective}")
+    judged = getattr(run.recipe, objective).judged
     inputs = {
         "shards": manifest.sha256,
-        "generator": weights.sha256("generator"),
+        "generator": weights.sha256(judged),
         **{name: stored.sha256 for name, stored in statistics.objects.items()},
     }
 
     def work(reporter: StageReporter, outputs: Outputs) -> None:
-        path = weights.fetch(run.store, "generator", outputs.scratch / "generator.safetensors")
+        path = weights.fetch(run.store, judged, outputs.scratch / "generator.safetensors")
         parts = f"{stage.name}/parts/{fingerprint(stage.name, config, inputs)[:16]}"
         _Evaluation(run, objective, manifest, statistics, reference, parts, reporter, outputs).work(
             path

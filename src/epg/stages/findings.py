@@ -135,7 +135,8 @@ class Findings:
         judged = self.records.get(f"evaluate-{objective}")
         if swept is None or judged is None:
             return {}
-        if swept.inputs.get("generator") != judged.inputs.get("generator"):
+        tried = {digest for name, digest in swept.inputs.items() if name.startswith("generator")}
+        if judged.inputs.get("generator") not in tried:
             return {}  # of weights that were trained anew since
         path = self._try(fetch_output, self.run, swept, "points", self.scratch / f"{stage}.json")
         return parse_object(path.read_bytes()) if path else {}

@@ -83,7 +83,7 @@ def _headers(
 finetune_component = Component(
     finetune,
     takes={"shards": Manifest.from_json, "encoder": HandOver.from_json},
-    hands_over={"generator": ("generator",)},
+    hands_over={"generator": ()},  # the averages at all rates: which one is judged may change
     shows={"curves": "curves"},
     measures="metrics",
     around=leading,

@@ -47,16 +47,17 @@ def register(
             f"change gate.{objective} in the recipe"
         )
     weights = generator or stored_output(run, f"finetune-{objective}")
+    judged = getattr(run.recipe, objective).judged
     inputs = {
-        "generator": weights.sha256("generator"),
+        "generator": weights.sha256(judged),
         "evaluation": evaluation.fingerprint,
         "gate": gate.fingerprint,
     }
 
     def work(reporter: StageReporter, outputs: Outputs) -> None:
         del reporter
-        path = weights.fetch(run.store, "generator", outputs.scratch / WEIGHTS_FILE)
-        extra = _averages(run, objective, inputs["generator"], outputs.scratch)
+        path = weights.fetch(run.store, judged, outputs.scratch / WEIGHTS_FILE)
+        extra = _averages(run, objective, weights, outputs.scratch)
         _register(run, objective, path, evaluation, version, outputs, extra)
 
     return perform(
@@ -81,17 +82,15 @@ def _still_registered(run: Run, stage: str) -> bool:
     return named in [(entry.version, entry.digest) for entry in versions]
 
 
-def _averages(run: Run, objective: str, generator: str, scratch: Path) -> dict[str, Path]:
-    """Fetch the averages at further rates, where the generator is the one of the run's record."""
-    record = load_record(run, f"finetune-{objective}")
-    if record is None or record.outputs["generator"]["sha256"] != generator:
-        return {}
-    further = {
-        kind: averaged_file(decay)
-        for kind, decay in getattr(run.recipe, objective).averages.items()
-        if kind != "generator" and kind in record.outputs
+def _averages(run: Run, objective: str, weights: HandOver, scratch: Path) -> dict[str, Path]:
+    """Fetch the averages at the other rates than the one that was judged."""
+    settings = getattr(run.recipe, objective)
+    return {
+        file: weights.fetch(run.store, kind, scratch / file)
+        for kind, decay in settings.averages.items()
+        if kind != settings.judged
+        if kind in weights.objects and (file := averaged_file(decay))
     }
-    return {file: fetch_output(run, record, kind, scratch / file) for kind, file in further.items()}
 
 
 def _register(
@@ -179,7 +178,8 @@ def _settings(recipe: Recipe, objective: str) -> dict[str, Any]:
         settings["sampler"] = "one step" if steps == 1 else f"{steps} steps"
     if len(training.ema_decays) > 1:
         rates = ", ".join(f"{decay:g}" for decay in training.ema_decays)
-        settings["averages of the weights"] = f"{rates}; the first one is judged"
+        judged = training.averages[training.judged]
+        settings["averages of the weights"] = f"{rates}; {judged:g} was judged"
     return settings
 
 

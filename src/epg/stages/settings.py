@@ -22,6 +22,7 @@ _SAMPLING = (
     "solver",
     "clamp",
     "sampling_precision",
+    "sampling_ema",
     "guidance_scale",
     "guidance_interval",
     "final_euler_step",

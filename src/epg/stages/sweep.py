@@ -61,6 +61,7 @@ SETTINGS = {
     "guidance_scale": "guidance_scale",
     "guidance_interval": "guidance_interval",
     "steps": "sampling_steps",
+    "ema": "sampling_ema",
 }
 _SAMPLES = 10_000
 
@@ -104,25 +105,25 @@ def sweep(
         few=settings.few,
         mend="ask for more, or say evaluate.few=true",
     )
-    inputs = {
-        "generator": weights.sha256("generator"),
-        **{name: stored.sha256 for name, stored in statistics.objects.items()},
-    }
+    for point in points:  # before anything long starts
+        _sampling(run, objective, point)
+    kinds = sorted({_weights_of(run, objective, weights, point) for point in points})
+    inputs = {kind: weights.sha256(kind) for kind in kinds} | _digests(statistics)
     chosen = chosen_figure(figure, settings.networks)
     base = evaluation_config(run.recipe, objective)
     config = {**base, "points": points, "num_samples": count, "figure": chosen}
     needs = ("shard", "reference-statistics", f"finetune-{objective}")
     stage = Stage(f"sweep-{objective}", "sweep", objective, "judging", needs)
-    for point in points:  # before anything long starts
-        _sampling(run, objective, point)
-        _weights_of(run, objective, weights, point)
 
     def work(reporter: StageReporter, outputs: Outputs) -> None:
-        _Sweep(run, objective, weights, statistics, inputs, count, reporter, outputs).work(
-            points, chosen
-        )
+        at_work = _Sweep(run, objective, weights, statistics, count, reporter, outputs)
+        at_work.work(points, chosen)
 
     return perform(run, stage, config=config, inputs=inputs, work=work)
+
+
+def _digests(statistics: HandOver) -> dict[str, str]:
+    return {name: stored.sha256 for name, stored in statistics.objects.items()}
 
 
 def _sampling(run: Run, objective: str, point: Mapping[str, Any]) -> SamplingConfig:
@@ -132,10 +133,10 @@ def _sampling(run: Run, objective: str, point: Mapping[str, Any]) -> SamplingCon
 
 def _weights_of(run: Run, objective: str, weights: HandOver, point: Mapping[str, Any]) -> str:
     """Return the output of the training that a point takes. Raises `UserError`."""
-    averages = getattr(run.recipe, objective).averages
-    kinds = {decay: kind for kind, decay in averages.items()}
+    settings = getattr(run.recipe, objective)
+    kinds = {decay: kind for kind, decay in settings.averages.items()}
     if point.get("ema") is None:
-        return "generator"
+        return str(settings.judged)
     kind = kinds.get(point["ema"])
     if kind is None or kind not in weights.objects:
         kept = ", ".join(f"{decay:g}" for decay in kinds)
@@ -154,7 +155,6 @@ class _Sweep:
     objective: str
     weights: HandOver
     statistics: HandOver
-    inputs: dict[str, str]
     count: int
     reporter: StageReporter
     outputs: Outputs
@@ -187,16 +187,16 @@ class _Sweep:
         page = sweep_page(f"{self.run.recipe.name}, {self.objective}", content)
         self.outputs.put_bytes("plot", "sweep.html", page.encode())
         self.outputs.metrics.update(best=best["metrics"][figure], points=len(tried))
-        self.outputs.details.update(
-            figure=figure, overrides=overrides, ema=best["settings"].get("ema")
-        )
+        self.outputs.details.update(figure=figure, overrides=overrides)
 
     def _key(self, point: Mapping[str, Any]) -> str:
         """Where a point's figures lie: everything that they depend on is in the name."""
         config = evaluation_config(self.run.recipe, self.objective)
         config["sampling"] = _sampling(self.run, self.objective, point).model_dump(mode="json")
-        config |= {"num_samples": self.count, "ema": point.get("ema")}
-        name = fingerprint("sweep", config, self.inputs)
+        config["num_samples"] = self.count
+        kind = _weights_of(self.run, self.objective, self.weights, point)
+        inputs = {"generator": self.weights.sha256(kind), **_digests(self.statistics)}
+        name = fingerprint("sweep", config, inputs)
         return f"sweep-{self.objective}/points/{name[:32]}.json"
 
     def _known(self, point: Mapping[str, Any]) -> dict[str, float | None] | None:

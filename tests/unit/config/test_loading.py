@@ -138,6 +138,7 @@ def test_a_key_that_was_renamed_beside_the_new_one_says_what_took_its_place() ->
         ({"consistency.decay_steps": {"0.5": 0.3, "700": 0.1}}, ["decay_steps", "not both"]),
         ({"denoising.ema_decay": [0.999, 0.999]}, ["ema_decay", "different ones"]),
         ({"denoising.ema_decay": []}, ["ema_decay", "one rate, or a list"]),
+        ({"denoising.sampling_ema": 0.5}, ["sampling_ema is 0.5", "keeps averages at 0.99"]),
         ({"consistency.sampling_steps": 9}, ["consistency.sampling_steps is 9", "1 to 5"]),
         ({"denoising.solver": "rk4"}, ["denoising.solver is 'rk4'", "'heun' or 'euler'"]),
         ({"denoising.layer_decay": 0.0}, ["denoising.layer_decay is 0.0", "greater than 0"]),
@@ -239,6 +240,10 @@ def test_one_rate_of_the_moving_average_or_several() -> None:
     assert (one.ema_decay, one.ema_decays) == (0.99, (0.99,))
     several = load_recipe("smoke", {"denoising.ema_decay": [0.99, 0.999]})
     assert several.denoising.ema_decays == (0.99, 0.999)
+    assert several.denoising.judged == "generator"
+    rates: dict[str, object] = {"denoising.ema_decay": [0.99, 0.999]}
+    other = load_recipe("smoke", {**rates, "denoising.sampling_ema": 0.999})
+    assert other.denoising.judged == "generator-ema-0.999"
     assert load_recipe(dump_recipe(several)) == several
 
 

@@ -27,7 +27,7 @@ def put_record(run: Run, stage: str, outputs: dict[str, bytes], **metrics: Any) 
     for filename, data in outputs.items():
         key = f"{stage}/{filename}"
         run.store.put_bytes(key, data)
-        name = filename.partition(".")[0]
+        name = Path(filename).stem
         digest = hashlib.sha256(data).hexdigest()
         stored[name] = {"key": key, "sha256": digest, "size": len(data)}
     record = StageRecord(
@@ -85,6 +85,19 @@ def test_a_model_that_passed_is_registered_with_its_card(run: Run) -> None:
     card = below.get_bytes("README.md").decode()
     assert "digits-cnn" in card
     assert f"Heun, {run.recipe.denoising.sampling_steps} noise levels" in card
+
+
+def test_the_average_that_was_judged_is_the_model_and_others_lie_beside_it(run: Run) -> None:
+    rates = {"denoising.ema_decay": [0.99, 0.999, 0.9], "denoising.sampling_ema": 0.999}
+    run = Run.open("digits", rates, run.store_uri, "try")
+    files = {f"generator{end}.safetensors": end.encode() for end in ("", "-ema-0.999", "-ema-0.9")}
+    put_record(run, "finetune-denoising", files)
+    register(run, "denoising")
+    below = run.registry.sub("digits-denoising/v1")
+    assert below.get_bytes("model.safetensors") == b"-ema-0.999"
+    assert below.get_bytes("model-ema-0.99.safetensors") == b""
+    assert below.get_bytes("model-ema-0.9.safetensors") == b"-ema-0.9"
+    assert b"0.99, 0.999, 0.9; 0.999 was judged" in below.get_bytes("README.md")
 
 
 def test_a_second_time_is_reused_until_the_registry_is_gone(run: Run) -> None:

@@ -38,13 +38,15 @@ def open_run(folder: Path) -> Run:
     return Run.open(RECIPE, {}, str(folder / "runs"), "first")
 
 
-def done(run: Run, stage: str, fill: Callable[[Outputs], None]) -> None:
+def done(
+    run: Run, stage: str, fill: Callable[[Outputs], None], inputs: dict[str, str] | None = None
+) -> None:
     """Leave a finished stage behind, with real files and a real record."""
 
     def work(reporter: StageReporter, outputs: Outputs) -> None:
         fill(outputs)
 
-    perform(run, STAGES[stage], config={}, inputs={}, work=work)
+    perform(run, STAGES[stage], config={}, inputs=inputs or {}, work=work)
 
 
 def fill_evaluation(outputs: Outputs) -> None:
@@ -68,7 +70,7 @@ def run(tmp_path: Path) -> Run:
     run = open_run(tmp_path)
     shard(run)
     done(run, "pretrain", fill_series)
-    done(run, "evaluate-denoising", fill_evaluation)
+    done(run, "evaluate-denoising", fill_evaluation, {"generator": "weights"})
     done(run, "gate-denoising", lambda outputs: outputs.metrics.update(verdict="pass", reason="ok"))
     return run
 
@@ -96,22 +98,21 @@ def test_the_sweep_of_the_judged_weights_is_shown(run: Run) -> None:
     ]
     content = {"figure": "frechet_distance", "num_samples": 640, "best": points[1]}
 
-    def swept(weights: str) -> str:
+    def swept(inputs: dict[str, str]) -> str:
         def work(reporter: StageReporter, outputs: Outputs) -> None:
             outputs.put_bytes("points", "points.json", written({**content, "points": points}))
 
         stage = Stage("sweep-denoising", "sweep", "denoising", "judging", ())
-        inputs = {"generator": weights} if weights else {}
         perform(run, stage, config={}, inputs=inputs, work=work, always=True)
         report(run)
         return check_page(run.store.get_bytes("report.html").decode()).text
 
-    text = swept("")
+    text = swept({"generator": "another average", "generator-ema-0.5": "weights"})
     assert "Sweep: diffusion" in text
     assert "of 640 images for each setting" in text
     assert "7.25" in text
     assert "Fréchet distance by guidance scale" in text
-    assert "Sweep" not in swept("of-another-training")
+    assert "Sweep" not in swept({"generator": "of another training", "neighbours": "weights"})
 
 
 def test_it_is_made_anew_every_time(run: Run) -> None:

@@ -15,11 +15,13 @@ from epg.model.generator import Generator
 from epg.report.sweep import sweep_page
 from epg.runs.record import StageRecord
 from epg.runs.run import Run
+from epg.stages.evaluate import evaluate
 from epg.stages.inputs import stored_manifest
 from epg.stages.reference_statistics import reference_statistics
 from epg.stages.shard import shard
 from epg.stages.sweep import sweep
 from epg.stages.sweep_grid import Grid, read_grid
+from epg.store.digest import file_sha256
 from tests.unit.report.pages import check_page
 
 SMALL = {
@@ -28,6 +30,7 @@ SMALL = {
     "evaluate.batch_size": 64,
     "evaluate.classifier_epochs": 1,
     "denoising.sampling_steps": 2,
+    "denoising.ema_decay": [0.9, 0.5],
     "evaluate.svc": None,
 }
 
@@ -48,19 +51,19 @@ def run(tmp_path_factory) -> Run:
         "recipe": run.recipe.model_dump(mode="json"),
     }
     generator = Generator(**arguments)
-    with torch.no_grad():
-        for parameter in generator.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape))
-    path = tmp_path_factory.mktemp("weights") / "generator.safetensors"
-    save_weights(path, generator.state_dict(), header)
-    from epg.store.digest import file_sha256
-
-    key = "finetune-denoising/generator.safetensors"
-    run.store.put_file(key, path)
-    stored = {"key": key, "sha256": file_sha256(path), "size": path.stat().st_size}
+    outputs = {}
+    for kind in ("generator", "generator-ema-0.5"):
+        with torch.no_grad():
+            for parameter in generator.parameters():
+                parameter.add_(0.05 * torch.randn(parameter.shape))
+        path = tmp_path_factory.mktemp("weights") / "generator.safetensors"
+        save_weights(path, generator.state_dict(), header)
+        key = f"finetune-denoising/{kind}.safetensors"
+        run.store.put_file(key, path)
+        outputs[kind] = {"key": key, "sha256": file_sha256(path), "size": path.stat().st_size}
     moment = "2026-11-23T00:00:00+00:00"
     record = StageRecord(
-        "finetune-denoising", "f", {}, {}, {"generator": stored}, {}, {}, moment, moment, 0.0, {}
+        "finetune-denoising", "f", {}, {}, outputs, {}, {}, moment, moment, 0.0, {}
     )
     run.store.put_bytes("stages/finetune-denoising.json", record.to_json())
     return run
@@ -132,6 +135,28 @@ def test_the_best_of_all_settings_is_said_as_overrides(run, made, opened):
     assert len(made) == 1
 
 
+def test_the_best_average_is_an_override_that_an_evaluation_takes(run, made):
+    record = sweep(run, "denoising", Grid(ema=(0.9, 0.5)))
+    told = json.loads(content(run, record, "points"))
+    distances = [point["metrics"]["frechet_distance"] for point in told["points"]]
+    assert distances[0] != distances[1]
+    best = (0.9, 0.5)[distances.index(min(distances))]
+    assert json.loads(content(run, record, "overrides")) == {"denoising.sampling_ema": best}
+    assert set(record.inputs) >= {"generator", "generator-ema-0.5"}
+
+    # An evaluation takes the average that the recipe names, and so does a sweep that varies others.
+    chosen = SMALL | {"denoising.sampling_ema": 0.5}
+    other = Run.open("smoke", chosen, run.store_uri, "a-run")
+    made.clear()
+    again = sweep(other, "denoising", Grid(steps=(2,)))
+    assert made == []
+    assert again.metrics["best"] == distances[1]
+    weights = json.loads(run.store.get_bytes("stages/finetune-denoising.json"))["outputs"]
+    judged = evaluate(other, "denoising")
+    assert judged.inputs["generator"] == weights["generator-ema-0.5"]["sha256"]
+    assert {seed for _, seed in made} == {run.recipe.seed}
+
+
 @pytest.mark.parametrize(
     ("grid", "settings", "reason"),
     [
@@ -139,7 +164,7 @@ def test_the_best_of_all_settings_is_said_as_overrides(run, made, opened):
         (Grid(guidance_scale=(0.5,)), {}, "guidance_scale is 0.5"),
         (Grid(guidance_interval=((2.0, 1.0),)), {}, "guidance_interval"),
         (Grid(steps=(1,)), {}, "steps is 1"),
-        (Grid(ema=(0.5,)), {}, "ema 0.5: the training kept averages at"),
+        (Grid(ema=(0.7,)), {}, "ema 0.7: the training kept averages at"),
         (Grid(steps=tuple(range(2, 300))), {}, "298 settings to try: at most 200"),
         (Grid(steps=(2,)), {"num_samples": 64}, "--samples 64: 64 images are no more than the 64"),
         (Grid(steps=(2,)), {"figure": "fid"}, "--figure fid: this recipe measures frechet_dist"),
