@@ -216,6 +216,9 @@ class ConsistencyConfig(FinetuneConfig):
     huber_c: PositiveFloat = 0.06
     auxiliary_weight: NonNegative = 1.0
     auxiliary_temperature: PositiveFloat = 0.1
+    auxiliary_projector: bool = Field(
+        True, description="whether the auxiliary term looks at features after the frozen projector"
+    )
     dropout: BelowOne = 0.5
     sampling_steps: Few = Field(1, description="evaluations of the network per image")
     clamp: Clamp = "valid-range"

@@ -173,7 +173,8 @@ def training_gflops(recipe: Recipe, objective: str) -> float:
         return 2 * trained
     auxiliary = 0.0
     if recipe.has_auxiliary_term:
-        auxiliary = (encoder + projector) * (_FORWARD_AND_INPUTS + 1)
+        frozen = encoder + projector * recipe.consistency.auxiliary_projector
+        auxiliary = frozen * (_FORWARD_AND_INPUTS + 1)
     return 2 * (trained + generator + auxiliary)  # the pair's target has no gradient
 
 

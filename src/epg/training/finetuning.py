@@ -205,7 +205,11 @@ class Consistency(_Finetuning):
             module.to(device).eval().requires_grad_(False)
         self._precision.compiled(self._frozen_encoder)
         encode, project = self._frozen_encoder.features, self._frozen_projector
-        self._frozen = self._precision.network(lambda scaled, level: project(encode(scaled, level)))
+        self._frozen = self._precision.network(
+            (lambda scaled, level: project(encode(scaled, level)))
+            if self._config.auxiliary_projector
+            else encode
+        )
 
     def losses(
         self, images: Tensor, labels: Tensor, step: int, part: int = 0, parts: int = 1
@@ -264,7 +268,7 @@ class Consistency(_Finetuning):
         ]
 
     def _frozen_features(self, images: Tensor) -> Tensor:
-        """Projected stage-1 features of images at the lowest level, [N, D]."""
+        """Stage-1 features of images at the lowest level, [N, D]."""
         diffusion = self._recipe.diffusion
         floor = self._recipe.sigma_shift * diffusion.sigma_min
         sigma = torch.full((len(images),), floor, dtype=torch.float64, device=images.device)

@@ -188,6 +188,19 @@ def test_frozen_network_has_no_gradient_but_passes_it_to_the_image(
     assert not any("frozen" in name for name in names)
 
 
+def test_auxiliary_features_come_from_either_side_of_the_projector(
+    recipe: Recipe, images: torch.Tensor, labels: torch.Tensor
+) -> None:
+    before = load_recipe("smoke", {"consistency.auxiliary_projector": False})
+    x = torch.randn(8, 1, 8, 8)
+    features = consistency_of(before)._frozen_features(x)
+    assert features.shape == (8, recipe.model.embed_dim)
+    stage = consistency_of(recipe)
+    torch.testing.assert_close(stage._frozen_features(x), stage._frozen_projector(features))
+    terms = consistency_of(before).losses(images, labels, 0).terms
+    assert terms["auxiliary"] != stage.losses(images, labels, 0).terms["auxiliary"]
+
+
 def test_auxiliary_term_can_be_left_out(
     recipe: Recipe, images: torch.Tensor, labels: torch.Tensor
 ) -> None:
