@@ -224,6 +224,50 @@ def test_the_name_of_a_step():
     assert step_of(inner, {"finetune-2": "finetune-consistency"}) == "finetune-consistency"
 
 
+LOOP = "wf-1(0).root(0).exit-handler-1(0).condition-2(0).for-loop-3(0).iteration-iterations"
+
+
+def turn(name, number, state, task="shard-part(0).executor(0)", **labels):
+    one = pod(name, "x", state)
+    path = f"{LOOP}({number}:{number})(0).iteration-item(0).{task}"
+    one["metadata"]["annotations"]["workflows.argoproj.io/node-name"] = path
+    one["metadata"]["labels"] |= labels
+    return one
+
+
+def test_the_turns_of_a_loop_are_told_apart(api, tmp_path):
+    """One that failed is not taken for an earlier attempt of the next one."""
+    part = {"epg/stage": "shard-part"}
+    spec = api.runs[0]["pipeline_spec"]["pipeline_spec"]["components"]["comp-exit-handler-1"]
+    more = {"for-loop-3": {"taskInfo": {"name": "parts"}}, "shard-part": {}}
+    tasks = {**spec["dag"]["tasks"], **more}
+    components = {"comp-exit-handler-1": {"dag": {"tasks": tasks}}}
+    api.runs[0]["pipeline_spec"] = {"pipeline_spec": {"components": components}}
+    node = {"display_name": "shard-part", "start_time": "1"}
+    states = ("SUCCEEDED", "FAILED", "RUNNING", "SUCCEEDED")
+    details = [{**node, "state": state} for state in states]
+    api.runs[0]["run_details"] = {"task_details": details}
+    alone = explain(KfpApi(api.url), RUN_ID)
+    assert [(task.name, task.state) for task in alone.tasks] == [("shard-part", "FAILED")]
+    refused = waiting("CreateContainerConfigError", 'secret "s3" not found')
+    api.pods = [
+        turn("p-1", 0, ended(2, message="shard-part: the store is full"), **part),
+        turn("p-2", 1, {"phase": "Running"}, **part),
+        turn("p-3", 2, {"phase": "Succeeded"}, **part),
+        turn("p-4", 3, refused, "shard-part-driver(0)"),
+        turn("p-5", 4, refused, "iteration-item-driver(0)"),
+    ]
+    api.logs["p-2"] = "shard-part: 64/500 images\n"
+    found = look(api, tmp_path)
+    text = "\n".join(found.lines())
+    assert "why: shard-part 1: failed: the store is full" in text
+    assert "  shard-part 2  running  64/500 images" in text
+    assert "  shard-part 3  succeeded" in text
+    assert 'why: shard-part 4: CreateContainerConfigError: secret "s3" not found' in text
+    assert 'why: parts 5: CreateContainerConfigError: secret "s3" not found' in text
+    assert not [task for task in found.tasks if task.name == "shard-part"]
+
+
 def test_steps_that_the_server_does_not_count_are_seen_in_pods(api, tmp_path):
     """Its list stands still as soon as Argo compresses the states of the nodes."""
     api.runs[0]["state"] = "SUCCEEDED"

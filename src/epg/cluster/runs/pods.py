@@ -25,6 +25,8 @@ _STUCK = {
 }
 _IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
 _TAIL = 400  # lines of a log
+#: Nodes between the steps: of each task, and of each turn of a loop.
+_ARGO_S_OWN = ("root", "executor", "driver", "iteration", "iteration-iterations", "iteration-item", "")
 # Lines of the launcher, of Argo and of KFP's executor, which say nothing of the reason.
 _NOISE = re.compile(
     r"^[IWEF]\d{4} \d\d:|^time=\S|^\[KFP Executor|^Error: exit status|^exit status \d|"
@@ -121,17 +123,21 @@ def call(function: Any, *arguments: Any, what: str, **options: Any) -> Any:
 
 
 def step_of(pod: dict[str, Any], names: Mapping[str, str]) -> str:
-    """Return the name of a pod's step: our label, else Argo's path with the pipeline's names."""
+    """Return the name of a pod's step: our label, else Argo's path with the pipeline's names.
+
+    A step within a loop has its number behind it: `shard-part 2`.
+    """
     metadata = pod.get("metadata", {})
-    if stage := (metadata.get("labels") or {}).get("epg/stage"):
-        return str(stage)
     path = (metadata.get("annotations") or {}).get("workflows.argoproj.io/node-name", "")
-    parts = [re.sub(r"\(\d+(:.*)?\)$", "", part) for part in path.split(".")]
-    parts = [part for part in parts[1:] if part not in ("root", "executor", "driver", "")]
+    turn = re.search(r"\((\d+):", path)
+    number = f" {int(turn[1]) + 1}" if turn else ""
+    if stage := (metadata.get("labels") or {}).get("epg/stage"):
+        return f"{stage}{number}"
+    parts = [re.sub(r"(\(\d+(:[^)]*)?\))+$", "", part).removesuffix("-driver") for part in path.split(".")]
+    parts = [part for part in parts[1:] if part not in _ARGO_S_OWN]
     if not parts:
         return str(metadata.get("name", "a pod"))
-    task = parts[-1].removesuffix("-driver")
-    return names.get(task, task)
+    return f"{names.get(parts[-1], parts[-1])}{number}"
 
 
 def trouble_of(pod: dict[str, Any]) -> str:

@@ -40,6 +40,9 @@ _INNER = re.compile(
 )
 #: How far a step is, in the words of the server and of pods.
 _ORDER = {"PENDING": 0, "RUNNING": 1, "SUCCEEDED": 2, "FAILED": 2}
+#: Which state of a loop's turns is shown where the server alone is asked, which does not number them.
+_TELLING = {"FAILED": 3, "RUNNING": 2, "PENDING": 1}
+_TURN = re.compile(r"(.+) \d+")
 
 
 def status(
@@ -142,7 +145,10 @@ def _tasks(run: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[Task]:
         if names and key not in names:
             continue  # the workflow itself, and nodes of Argo's own
         state = str(found.get("state") or "PENDING").upper()
-        shown[names.get(key, key)] = Task(names.get(key, key), state, _error(found))
+        task = Task(names.get(key, key), state, _error(found))
+        before = _TELLING.get(shown.setdefault(task.name, task).state, 0)
+        if _TELLING.get(state, 0) > before:
+            shown[task.name] = task
     yield from shown.values()
 
 
@@ -160,7 +166,8 @@ def _seen_in_pods(
         state = str(pod.get("status", {}).get("phase", "")).upper()
         if state in _ORDER and not _is_driver(pod):
             found[step_of(pod, names)] = (state, pod)
-    known = {task.name: task for task in tasks}
+    looped = {turn[1] for name in found if (turn := _TURN.fullmatch(name))}
+    known = {task.name: task for task in tasks if task.name not in looped}
     for name, (state, pod) in found.items():
         if name not in known or _ORDER.get(known[name].state, 2) < _ORDER[state]:
             known[name] = Task(name, state)
@@ -189,7 +196,9 @@ def _troubles(
             continue  # a later attempt goes on
         log = last_words(core, pod) if failed and logs else ""
         told = log.removeprefix("epg: error: ") in text
-        text = text.replace(f"failed: {step}: ", "failed: ")  # the step is said once
+        turn = _TURN.fullmatch(step)
+        itself = turn[1] if turn else step
+        text = text.replace(f"failed: {itself}: ", "failed: ")  # the step is said once
         yield Trouble(step, str(pod["metadata"]["name"]), text, "" if told else log)
 
 
