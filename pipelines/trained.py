@@ -34,7 +34,7 @@ def trained(site: Site, objective: str, common: dict[str, Any]) -> Trained:
         objective: which generator: denoising or consistency.
         common: arguments that every step takes.
     """
-    shards = site.runs(shard(begin_at="", **common), "shard").outputs["shards"]
+    shards = site.runs(shard(begin_at="", shard_parts=1, **common), "shard").outputs["shards"]
     statistics = site.runs(
         reference_statistics(shards=shards, **common), "reference-statistics"
     ).outputs["statistics"]

@@ -14,6 +14,7 @@ def shard(
     store: str,
     run_name: str,
     begin_at: str,
+    shard_parts: int,
 ) -> None:
     """Write the images of the recipe's source as tar shards into the store.
 
@@ -28,6 +29,8 @@ def shard(
         run_name: name of the run; its results lie under `<store>/<run_name>/`.
         begin_at: a stage, such as `pretrain`, whose results and all that were made of them are
             thrown away first; empty for none.
+        shard_parts: into how many parts the shards are divided; the last is ours, the others are
+            left to whoever is at them.
     """
     from epg.stages.shard import shard_component
 
@@ -39,4 +42,5 @@ def shard(
         store=store,
         run_name=run_name,
         begin_at=begin_at,
+        shard_parts=shard_parts,
     )

@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from epg.runs.run import Run
+from epg.stages.shard import shard
 from epg.store import Store
 from tests.cluster.site import EXPERIMENT, LONG, OFTEN, ROOT, STORE, Site, wait_for
 
@@ -140,6 +142,40 @@ def test_a_run_begins_again_at_a_stage(site: Site, store: Store, restricted: Non
     stages = ("evaluate", "gate", "register")
     assert changed == {f"main/stages/{stage}-denoising.json" for stage in stages}
     assert after.keys() == before.keys()
+
+
+def test_shards_by_several_pods_are_those_of_one(site: Site, store: Store, tmp_path: Path):
+    """Parts in a loop beside `shard`, one pod of them deleted in mid-step."""
+    overrides = {"data.samples_per_shard": 1}  # so many that there is a mid-step
+    run_id = site.submit(
+        "parts",
+        store=STORE,
+        overrides=json.dumps(overrides),
+        denoising="false",
+        consistency="false",
+        shard_parts="3",
+    )
+
+    def notes() -> set[str]:
+        keys = [info.key for info in store.list("parts/shards/")]
+        return {key.rpartition("/")[2] for key in keys if key.endswith(".part.json")}
+
+    pod = wait_for(lambda: site.running(run_id, "shard-part"), "a part to run", 300, pause=1)
+    # `shard` helps out from the end: the first shard is a part's own.
+    first = "train-000000.tar.part.json"
+    found = wait_for(lambda: n if first in (n := notes()) else None, "a shard of a part", 300)
+    assert len(found) < 1797
+    assert site.running(run_id, "shard")
+    assert re.search(r"shard-part [12] ", site.told(run_id)), "parts are not told apart"
+    between_two_looks_of_argo(site, pod)
+    site.kubectl("-n", site.kubeflow, "delete", "pod", pod, "--wait=false")
+    assert site.end_of(run_id) == "SUCCEEDED"
+    record = json.loads(store.get_bytes("parts/stages/shard.json"))
+    alone = shard(Run.open("smoke", overrides, str(tmp_path), "parts"))
+    assert record["outputs"]["manifest"]["sha256"] == alone.outputs["manifest"]["sha256"]
+    # A loop that the engine takes for unfinished would be told as a run that was ended.
+    page = store.get_bytes("parts/report/report.html").decode()
+    assert "before it was done" not in page
 
 
 def test_a_generator_is_judged_again(site: Site, store: Store, restricted: None):

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from epg.cluster.compile.document import PipelineDocument
-from epg.stages.catalog import OBJECTIVES, ON_DEMAND, STAGES
+from epg.stages.catalog import HELPING, OBJECTIVES, ON_DEMAND, STAGES
 from tests.toys.command import ROOT
 
 COMPONENTS = sorted(path.parent.name for path in ROOT.glob("components/*/component.py"))
@@ -46,7 +46,7 @@ def function_of(name: str) -> Any:
 def test_every_stage_has_a_component():
     stages = {name.removesuffix(f"-{o}") for name in STAGES for o in OBJECTIVES}
     stages = {s for s in stages if not s.endswith(OBJECTIVES)}
-    apart = {*ON_DEMAND, "shard-part"}
+    apart = {*ON_DEMAND, *(stage.name for stage in HELPING)}
     assert {name.replace("_", "-") for name in COMPONENTS} == stages | apart
 
 
@@ -113,7 +113,17 @@ def test_compiled_files_are_fresh():
 
 
 def test_every_stage_is_a_step_and_every_step_a_stage(full):
-    assert sorted(step.name for step in full.steps()) == sorted(STAGES)
+    helping = [stage.name for stage in HELPING]
+    assert sorted(step.name for step in full.steps()) == sorted([*STAGES, *helping])
+
+
+def test_pods_that_help_to_shard_are_waited_for_by_no_step(full):
+    """A condition that does not hold must not skip what comes after it."""
+    (group,) = [key for _, key, task in full.tasks() if "shard_parts" in condition_of(task)]
+    assert not [key for _, key, task in full.tasks() if group in task.get("dependentTasks", [])]
+    parts = full.spec["components"][f"comp-{group}"]["dag"]["tasks"]
+    assert {task["taskInfo"]["name"] for task in parts.values()} == {"shard-plan", "parts"}
+    assert full.parameters()["shard_parts"]["defaultValue"] == 1.0
 
 
 def test_evaluating_again_has_the_steps_of_one_objective(evaluate):
@@ -129,17 +139,18 @@ def test_evaluating_again_trains_nothing(evaluate):
 
 
 def test_both_branches_and_both_verdicts_are_conditions(full):
-    conditions = [t["triggerPolicy"]["condition"] for _, _, t in full.tasks() if conditional(t)]
+    conditions = filter(None, (condition_of(task) for _, _, task in full.tasks()))
     assert sorted(re.sub(r".*channel--|'\]", "", text) for text in conditions) == [
         "consistency == true",
         "denoising == true",
         "gate-2-Output == 'pass'",
         "gate-Output == 'pass'",
+        "shard_parts) > 1",
     ]
 
 
-def conditional(task: dict[str, Any]) -> bool:
-    return "condition" in task.get("triggerPolicy", {})
+def condition_of(task: dict[str, Any]) -> str:
+    return task.get("triggerPolicy", {}).get("condition", "")
 
 
 @pytest.mark.parametrize("name", ["full", "evaluate"])
@@ -165,7 +176,7 @@ def test_parameters_of_a_local_run_exist(full):
 
 def test_both_pipelines_take_the_same_settings_of_the_cluster(full, evaluate):
     # `begin_at` trains again from a stage; an evaluation only measures.
-    own = {"denoising", "consistency", "objective", "begin_at"}
+    own = {"denoising", "consistency", "objective", "begin_at", "shard_parts"}
     assert set(full.parameters()) - own == set(evaluate.parameters()) - own
 
 

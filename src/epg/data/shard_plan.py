@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +18,13 @@ from epg.data.sources.base import Item, Source
 WINDOW_BYTES = 256 * 1024**2  # of the blocks whose samples are mixed: so much is held in memory
 
 
-class PlannedShard(NamedTuple):
+@dataclass(frozen=True)
+class PlannedShard:
     """A shard before it is written: positions of its samples among the source's items."""
 
     split: str
     number: int
-    positions: NDArray[np.int64]
+    positions: NDArray[np.int64] = field(compare=False)
 
     def key(self, prefix: str) -> str:
         """Return its key under the set's folder."""

@@ -3,15 +3,15 @@
 Samples of a split are shuffled once, so that every shard holds a mix of classes; which sample
 belongs to which shard does not depend on what turns out to be unreadable. So each shard stands for
 itself: a note beside a finished one lets an interrupted run go on, parts of the set may be written
-by several processes, and a shard that is lost later is written alone. The manifest, which gathers
-the notes, is written last.
+by several processes (`epg.data.shares`), and a shard that is lost later is written alone. The
+manifest, which gathers the notes, is written last.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable
 from itertools import chain, islice
 
@@ -22,6 +22,7 @@ from epg.data.settings import ImageSettings
 from epg.data.shard_file import ShardFile
 from epg.data.shard_note import ShardNote, note_key
 from epg.data.shard_plan import PlannedShard, plan_shards
+from epg.data.shares import Nobody, Others, in_turn, part_of
 from epg.data.sources.base import BadImageError, Image, Item, Source
 from epg.documents import DocumentError
 from epg.errors import UserError, one_line, printable
@@ -43,6 +44,7 @@ def write_shards(
     prefix: str,
     on_progress: Progress | None = None,
     source_digest: str = "",
+    others: Others | None = None,
 ) -> Manifest:
     """Write all shards and the manifest under `prefix` and return the manifest.
 
@@ -58,6 +60,7 @@ def write_shards(
             settings and this seed alone.
         on_progress: called with (images done, images in all, {"skipped": n}).
         source_digest: of what the source holds; goes into the manifest.
+        others: who writes shards of this set at the same time; default: nobody.
 
     Raises:
         UserError: too many bad images, a class without images, no space, an unusable store.
@@ -65,10 +68,17 @@ def write_shards(
     prefix = prefix.strip("/")
     shards = plan_shards(source, config, seed)
     writer = _Writer(source, config, store, on_progress, shards)
-    parts: dict[str, list[ShardNote]] = {split: [] for split in SPLITS}
-    for shard in shards:
-        parts[shard.split].append(writer.reuse_or_write(shard.key(prefix), shard))
-    manifest = _manifest(source, config, parts, source_digest)
+
+    def there() -> list[PlannedShard]:
+        keys = {info.key for info in store.list(f"{prefix}/")}
+        return [shard for shard in shards if note_key(shard.key(prefix)) in keys]
+
+    notes = {
+        shard: writer.reuse_or_write(shard.key(prefix), shard)
+        for shard in in_turn(shards, others or Nobody(), there)
+    }
+    of_splits = {s: [notes[shard] for shard in shards if shard.split == s] for s in SPLITS}
+    manifest = _manifest(source, config, of_splits, source_digest)
     store.put_bytes(f"{prefix}/{MANIFEST_NAME}", manifest.to_json())
     return manifest
 
@@ -83,7 +93,7 @@ def write_part(
     parts: int,
     on_progress: Progress | None = None,
 ) -> None:
-    """Write every `parts`-th shard, beginning with number `part`, and a note beside each.
+    """Write the shards of one of several parts, and a note beside each.
 
     Shards that are there already are kept, whoever wrote them. `write_shards` gathers the notes.
 
@@ -102,7 +112,7 @@ def write_part(
     """
     if not 0 <= part < parts:
         raise ValueError(f"part {part} of {parts}")
-    shards = plan_shards(source, config, seed)[part::parts]
+    shards = part_of(plan_shards(source, config, seed), part, parts)
     writer = _Writer(source, config, store, on_progress, shards)
     for shard in shards:
         writer.reuse_or_write(shard.key(prefix.strip("/")), shard)
@@ -120,14 +130,14 @@ class _Writer:
         shards: list[PlannedShard],
     ) -> None:
         self._source, self._config, self._store = source, config, store
-        self._unread = deque(shards)
+        self._unread = dict.fromkeys(shards)
         self._total, self._on_progress = sum(len(s.positions) for s in shards), on_progress
         self._done = 0
         self._bad: list[tuple[str, str, str]] = []
 
     def reuse_or_write(self, key: str, shard: PlannedShard) -> ShardNote:
         """Return what is known of a shard after making sure that it is in the store."""
-        self._unread.popleft()
+        del self._unread[shard]
         part = self._reuse(key, shard)
         if part is None:
             part = self._write(key, shard)

@@ -76,12 +76,12 @@ class Component:
 
     def __call__(
         self, *, recipe: str, overrides: dict[str, Any], store: str, run_name: str, **given: Any
-    ) -> str:
+    ) -> Any:
         """Do the stage inside a pipeline. Returns what `returns` names, else nothing."""
         watch_parent()
         with _told(self._name(given), store, run_name), self.around() as leads:
             if not leads:
-                return ""
+                return None
             run = Run.open(recipe, overrides, store, run_name)
             outputs = (*self.follows, *self.hands_over, *self.shows, self.measures)
             arguments = {name: value for name, value in given.items() if name not in outputs}
@@ -95,7 +95,7 @@ class Component:
                 _show(run, record, output, given[name])
             if self.measures:
                 _log(record, given[self.measures])
-            return str(record.metrics[self.returns]) if self.returns else ""
+            return record.metrics[self.returns] if self.returns else None
 
     @contextlib.contextmanager
     def _handed_over(self) -> Iterator[None]:

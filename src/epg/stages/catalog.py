@@ -39,8 +39,10 @@ _ALL = (
     *(stage for objective in OBJECTIVES for stage in _branch(objective)),
     Stage("report", "report", "", "deciding", ()),
 )
-#: A part of `shard`, for several pods: it leaves no record and is no stage of a run by itself.
+#: Steps that help `shard`, in pods of their own: they leave no record and are no stages of a run.
+SHARD_PLAN = Stage("shard-plan", "shard-plan", "", "preparing", ())
 SHARD_PART = Stage("shard-part", "shard-part", "", "preparing", ())
+HELPING = (SHARD_PLAN, SHARD_PART)
 #: Every stage by its name, in an order in which they may run.
 STAGES: dict[str, Stage] = {stage.name: stage for stage in _ALL}
 #: Steps on demand, which no whole pipeline has, and how they run.
@@ -65,7 +67,7 @@ def kind_of(name: str) -> Kind:
     Raises:
         KeyError: there is no such stage.
     """
-    kinds = {stage.step: stage.kind for stage in (*STAGES.values(), SHARD_PART)} | ON_DEMAND
+    kinds = {stage.step: stage.kind for stage in (*STAGES.values(), *HELPING)} | ON_DEMAND
     return STAGES[name].kind if name in STAGES else kinds[name]
 
 

@@ -25,6 +25,7 @@ from epg.stages.changes import (
     present_contents,
 )
 from epg.stages.inputs import manifest_bytes
+from epg.stages.parts import OtherPods, read_parts
 from epg.stages.settings import shard_config, shards_folder
 from epg.store import ObjectNotFound
 from epg.telemetry.progress import StageReporter
@@ -32,13 +33,15 @@ from epg.telemetry.progress import StageReporter
 STAGE = STAGES["shard"]
 
 
-def shard(run: Run, begin_at: str = "") -> StageRecord:
+def shard(run: Run, begin_at: str = "", shard_parts: int = 1) -> StageRecord:
     """Write the recipe's images as shards into the run's store.
 
     Args:
         run: the run.
         begin_at: a stage; its results and all that were made of them are thrown away first, here
             because this is the first step of a pipeline.
+        shard_parts: into how many parts the shards are divided, the last of which is ours; the
+            others are left to whoever is at them (step `shard-part`).
 
     Outputs: `manifest` (JSON), `page` (the data report, HTML). Metrics: images of both splits,
     skipped and converted images.
@@ -49,6 +52,7 @@ def shard(run: Run, begin_at: str = "") -> StageRecord:
     """
     from epg.data.sources import SourceNotFound
 
+    others = OtherPods(run, read_parts(shard_parts))
     if begin_at:
         _begin_again(run, begin_at)
 
@@ -79,7 +83,7 @@ def shard(run: Run, begin_at: str = "") -> StageRecord:
             reporter.progress(done, total, unit="images", **values)
 
         manifest = write_shards(
-            source, data, seed, outputs.store, prefix, on_progress, contents.digest
+            source, data, seed, outputs.store, prefix, on_progress, contents.digest, others
         )
         outputs.put_bytes(
             "manifest", MANIFEST_NAME, manifest.to_json(), key=f"{prefix}/{MANIFEST_NAME}"

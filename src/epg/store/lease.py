@@ -144,7 +144,7 @@ class Lease:
         if self._thread.is_alive():  # it may still write
             return
         with contextlib.suppress(UserError):  # the store is away, but the work is done
-            found = self._read(self._key)
+            found = _read(self._store, self._key)
             if found is not None and found.token == self._holder.token:
                 self._store.delete(self._key)
 
@@ -171,7 +171,7 @@ class Lease:
         for _ in range(_TRIES):
             if self._create(self._key):
                 return
-            found = self._read(self._key)
+            found = _read(self._store, self._key)
             if found is not None:  # else it was given back just now
                 self._refuse_if_alive(self._key, found)
                 if self._replace(found):
@@ -189,12 +189,12 @@ class Lease:
         """Write the lease of a holder that is gone; False when somebody else has done so."""
         claims = [f"{self._key}.taken-over-{gone.token}"]
         while not self._create(claims[-1]):
-            claimant = self._read(claims[-1])
+            claimant = _read(self._store, claims[-1])
             if claimant is None:
                 return False
             self._refuse_if_alive(claims[-1], claimant)
             claims.append(f"{self._key}.taken-over-{claimant.token}")
-        found = self._read(self._key)
+        found = _read(self._store, self._key)
         ours = found is not None and found.token == gone.token
         if ours:
             self._store.put_bytes(self._key, self._holder.to_json())
@@ -209,26 +209,13 @@ class Lease:
             logger.warning("%s: is %s still there? Seen within a minute", self._store.uri, holder)
         while alive is None and time.monotonic() < end:
             time.sleep(min(1.0, STALE_SECONDS / 10))
-            current = self._read(key)
+            current = _read(self._store, key)
             if current is None:
                 return
             if (current.token, current.beat) != (holder.token, holder.beat):
                 holder, alive = current, True
         if alive:
             raise self._refusal(holder)
-
-    def _read(self, key: str) -> Holder | None:
-        """Return who holds an object; None where there is none."""
-        for look in range(_LOOKS):
-            time.sleep(0.1 * look)
-            try:
-                data = self._store.get_bytes(key)
-            except ObjectNotFound:
-                return None
-            holder = Holder.from_json(data)
-            if holder is not None:
-                return holder
-        return Holder(token=hashlib.sha256(data).hexdigest()[:32])
 
     def _renew(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
@@ -241,7 +228,7 @@ class Lease:
         with self._renewing:
             if self._lost is not None:
                 return
-            found = self._read(self._key)
+            found = _read(self._store, self._key)
             if found is None or found.token != self._holder.token:
                 self._lost = self._refusal(found)
                 return
@@ -259,6 +246,46 @@ class Lease:
             f"{self._store.uri} is in use by {holder}: wait until that ends, stop it, or choose "
             "another run name"
         )
+
+
+class Watch:
+    """Looks from time to time whether leases are held, and takes none.
+
+    Args:
+        store: where the leases lie.
+    """
+
+    def __init__(self, store: Store) -> None:
+        """Begin with nothing seen."""
+        self._store = store
+        self._seen: dict[str, tuple[tuple[str, int], float]] = {}
+
+    def held(self, key: str) -> bool:
+        """Tell whether somebody holds a lease; of who is gone that is known a minute later."""
+        holder = _read(self._store, key)
+        if holder is None:
+            return False
+        alive = holder.is_alive()
+        if alive is not None:
+            return alive
+        mark, now = (holder.token, holder.beat), time.monotonic()
+        if key not in self._seen or self._seen[key][0] != mark:
+            self._seen[key] = (mark, now)
+        return now - self._seen[key][1] < STALE_SECONDS
+
+
+def _read(store: Store, key: str) -> Holder | None:
+    """Return who holds an object; None where there is none."""
+    for look in range(_LOOKS):
+        time.sleep(0.1 * look)
+        try:
+            data = store.get_bytes(key)
+        except ObjectNotFound:
+            return None
+        holder = Holder.from_json(data)
+        if holder is not None:
+            return holder
+    return Holder(token=hashlib.sha256(data).hexdigest()[:32])
 
 
 def _line(text: object) -> str:

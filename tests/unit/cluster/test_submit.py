@@ -172,9 +172,8 @@ def test_parameters_of_which_no_pod_can_be_made(api, word):
         ("epg_sweep", 'grid={"scale": [1]}', "grid has 'scale'"),
         ("epg_sweep", 'grid={"steps": [18.5]}', "steps is [18.5]: write whole numbers"),
         ("epg_sweep", 'grid={"steps": "18"}', "steps is '18'"),
-        ("epg_shard", "shard_parts=[]", 'write a list such as ["1/3", "2/3", "3/3"]'),
-        ("epg_shard", "shard_parts=[1]", "write a list such as"),
-        ("epg_shard", 'shard_parts=["1/2", "3/2"]', "part '3/2': write I/N"),
+        ("epg_full", "shard_parts=0", "write a whole number from 1 to 64"),
+        ("epg_full", "shard_parts=65", "write a whole number from 1 to 64"),
     ],
 )
 def test_parameters_that_no_step_takes(api, pipeline, word, said):

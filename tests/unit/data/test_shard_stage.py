@@ -5,26 +5,40 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 
+from epg.data import shares
 from epg.data.manifest import Manifest
 from epg.data.reader import ShardReader
 from epg.errors import UserError
+from epg.runs.claim import claim_run
 from epg.runs.perform import perform
 from epg.runs.record import StageRecord, load_record
 from epg.runs.run import Run
 from epg.stages.catalog import STAGES
-from epg.stages.changes import explain_inputs
+from epg.stages.changes import explain_inputs, noted_contents
 from epg.stages.inputs import stored_manifest
+from epg.stages.parts import lease_of
 from epg.stages.settings import check_unchanged, reference_config, shard_config, training_config
 from epg.stages.shard import shard, shard_component
 from epg.stages.shard_part import shard_part
+from epg.stages.shard_plan import shard_plan_component
 from epg.store.lease import InUse, Lease
 from epg.store.local import LocalStore
 from tests.toys.handed import artifact
+
+
+def wait_for(look, seconds=60.0):
+    end = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return found
 
 
 def open_run(root: Path, **overrides) -> Run:
@@ -283,7 +297,60 @@ def test_a_part_is_done_once_and_by_one(tmp_path):
         shard_part(run, "1/2")
 
 
-@pytest.mark.parametrize("part", ["0/2", "3/2", "1", "1/", "-1/2", "1/2/3", "a/b", "1/9999"])
+def notes(run: Run) -> set[str]:
+    return {i.key.split("/")[-1] for i in run.store.list("shards/") if i.key.endswith(".part.json")}
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_shards_of_a_part_that_somebody_is_at_are_waited_for(tmp_path, monkeypatch, comes_back):
+    monkeypatch.setattr(shares, "_PAUSE", 0.05)
+    run, alone = open_run(tmp_path / "parts"), open_run(tmp_path / "alone")
+    by_itself = shard(alone)
+    assert len(notes(alone)) == 4
+    with ThreadPoolExecutor(1) as pool:
+        with Lease(run.store, lease_of(1, 3), "a test"):
+            gathering = pool.submit(shard, run, shard_parts=3)
+            ours = wait_for(lambda: notes(run) if len(notes(run)) == 3 else None)
+            assert ours == notes(alone) - {"train-000000.tar.part.json"}
+            time.sleep(0.3)
+            assert not gathering.done()
+            assert notes(run) == ours
+        if comes_back:
+            shard_part(run, "1/3")
+        assert gathering.result(timeout=60).outputs == by_itself.outputs
+    assert notes(run) == notes(alone)
+
+
+def test_the_plan_names_the_other_parts_and_notes_what_the_images_are(tmp_path, capsys):
+    arguments: dict[str, Any] = {"recipe": "digits", "overrides": {}, "run_name": "one"}
+    arguments["store"] = str(tmp_path)
+    assert shard_plan_component(**arguments, shard_parts=3.0) == ["1/3", "2/3"]
+    run = open_run(tmp_path)
+    (noted,) = noted_contents(run).values()
+    assert noted.digest == shard(run).inputs["source"]
+    assert load_record(run, "shard-plan") is None
+    with pytest.raises(SystemExit):
+        shard_plan_component(**arguments, shard_parts=2.5)
+    assert "shard_parts is 2.5: write a whole number from 1 to 64" in capsys.readouterr().err
+
+
+def test_a_part_keeps_off_a_run_that_has_another_recipe(tmp_path, monkeypatch):
+    monkeypatch.setenv("EPG_PIPELINE_RUN", "first")
+    claim_run(open_run(tmp_path))
+    monkeypatch.setenv("EPG_PIPELINE_RUN", "second")
+    other = open_run(tmp_path, **{"data.max_bad_fraction": 0.5})
+    with pytest.raises(InUse, match=r"with another recipe \(data.max_bad_fraction"):
+        shard_part(other, "1/2")
+    assert list(other.store.list("shards/")) == []
+
+
+@pytest.mark.parametrize("parts", [0, 65, 2.5, True, "2", float("nan")])
+def test_numbers_of_parts_that_are_none_are_refused(tmp_path, parts):
+    with pytest.raises(UserError, match=r"shard_parts is .*: write a whole number from 1 to 64"):
+        shard(open_run(tmp_path), shard_parts=parts)
+
+
+@pytest.mark.parametrize("part", ["0/2", "3/2", "1", "1/", "-1/2", "1/2/3", "a/b", "1/65"])
 def test_parts_that_are_none_are_refused(tmp_path, part):
     with pytest.raises(UserError, match="write I/N, the I-th of N parts"):
         shard_part(open_run(tmp_path), part)

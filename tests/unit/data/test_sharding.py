@@ -322,7 +322,7 @@ def test_finished_parts_of_another_number_are_kept(settings, tmp_path):
     config = settings()
     source = open_source("digits", config, 0)
     store = open_store(str(tmp_path / "cut"))
-    write_part(source, config, 0, store, "s", 0, 2)  # four of seven shards
+    write_part(source, config, 0, store, "s", 1, 2)  # the last four of seven shards
     done = sum(1 for info in store.list("s/") if info.key.endswith(".tar"))
     again = StopAfter(source, -1)
     for part in range(3):

@@ -16,7 +16,7 @@ import pytest
 
 from epg.errors import UserError
 from epg.store import Store, lease, open_store
-from epg.store.lease import Holder, Lease
+from epg.store.lease import Holder, Lease, Watch
 from tests.s3_server import S3Server, minio_server, moto_server
 from tests.toys.command import PATIENCE
 
@@ -224,6 +224,23 @@ def test_renewed_lease_of_another_machine_is_respected(
     finally:
         stop.set()
         thread.join()
+
+
+def test_who_only_looks_sees_who_holds_and_who_is_gone(store: Store) -> None:
+    watch = Watch(store)
+    assert not watch.held("lock")
+    with Lease(store, "lock", "here"):
+        assert watch.held("lock")
+    assert not watch.held("lock")
+    store.put_bytes("lock", dead().to_json())
+    assert not watch.held("lock")
+    silent = elsewhere()
+    for beat in range(3):  # it lives for longer than silence is borne
+        store.put_bytes("lock", replace(silent, beat=beat).to_json())
+        assert watch.held("lock")
+        time.sleep(0.3)
+    wait_for(lambda: not watch.held("lock"))
+    assert holder_in(store).beat == 2
 
 
 def test_one_that_is_given_back_while_it_is_watched_is_free(

@@ -125,11 +125,9 @@ def _grid(value: Any) -> str | None:
 
 
 def _parts(value: Any) -> str | None:
-    from epg.stages.shard_part import read_part
+    from epg.stages.parts import MOST_PARTS
 
-    if not value or not all(isinstance(part, str) for part in value):
-        return 'write a list such as ["1/3", "2/3", "3/3"]'
-    return _refused(lambda: [read_part(part) for part in value])
+    return None if 1 <= value <= MOST_PARTS else f"write a whole number from 1 to {MOST_PARTS}"
 
 
 def _refused(read: Callable[[], Any]) -> str | None:

@@ -4,7 +4,7 @@ from epg.stages.toy import toy
 from epg.telemetry.progress import StageReporter
 
 
-def shard(run, begin_at=""):
+def shard(run, begin_at="", shard_parts=1):
     contents = present_contents(run, noted_contents(run), StageReporter("shard"))
     return toy(run, "shard", outputs=("manifest", "page"), inputs={"source": contents.digest})
 

@@ -16,7 +16,9 @@ NUMBER_TEXTS = {"accelerator_count"}
 MAX_DEFAULT = 100_000  # characters of a parameter's default
 MAX_ITERATIONS = 10
 _VARIABLE = r"inputs\.parameter_values\['pipelinechannel--([\w-]+)'\]"
-_CONDITION = re.compile(rf"{_VARIABLE} == ('[\w.-]*'|true|false|\d+)")
+_CONDITION = re.compile(
+    rf"{_VARIABLE} == (?P<literal>'[\w.-]*'|true|false)|int\({_VARIABLE}\) (?:==|>) \d+"
+)
 
 
 def conditions(pipeline: PipelineDocument) -> Iterator[str]:
@@ -29,10 +31,12 @@ def conditions(pipeline: PipelineDocument) -> Iterator[str]:
         found = _CONDITION.fullmatch(condition)
         if found is None:
             yield f"{key}: condition {condition!r} is not `parameter == literal`"
-        elif found[1] not in parameters and not found[1].endswith("-Output"):
-            yield f"{key}: condition on {found[1]!r}, no parameter and no single return value"
-        elif found[2].startswith("'") and found[1] in parameters:
-            yield f"{key}: condition on {found[1]!r}, free text: a quote in it fails the run"
+            continue
+        name = found[1] or found[3]
+        if name not in parameters and not name.endswith("-Output"):
+            yield f"{key}: condition on {name!r}, no parameter and no single return value"
+        elif (found["literal"] or "").startswith("'") and name in parameters:
+            yield f"{key}: condition on {name!r}, free text: a quote in it fails the run"
 
 
 def loops(pipeline: PipelineDocument) -> Iterator[str]:
