@@ -286,26 +286,38 @@ def test_pieces_that_end_early_change_nothing(store: Store, error: type[BaseExce
     assert unfinished(store) == []
 
 
-def test_what_a_dead_upload_left_goes_away(store: Store) -> None:
+def begin_upload(store: Store, key: str) -> None:
     if not isinstance(store, S3Store):
         pytest.skip("files have no uploads in parts")
     url = store._connection.client.get_presigned_url(
-        "POST", BUCKET, store._name("one"), extra_query_params={"uploads": ""}
+        "POST", BUCKET, store._name(key), extra_query_params={"uploads": ""}
     )
     assert store._connection.pool.send("POST", url, body=b"")[0].status == 200
-    if not unfinished(store):
+    if not unfinished(store, key):
         pytest.skip("this server does not list them")
+
+
+def test_clearing_a_folder_ends_what_a_dead_upload_left_there(store: Store) -> None:
+    for key in ("run/deep/a", "run2/a"):
+        begin_upload(store, key)
+    store.clear("run")
+    assert unfinished(store, "run/deep/a") == []
+    assert len(unfinished(store, "run2/a")) == 1
+
+
+def test_what_a_dead_upload_left_goes_away(store: Store) -> None:
+    begin_upload(store, "one")
     store.put_pieces("one", iter([bytes(20_000_000)]))
     assert unfinished(store) == []
     assert store.size("one") == 20_000_000
 
 
-def unfinished(store: Store) -> list[str]:
-    """Ids of uploads that nobody has ended."""
+def unfinished(store: Store, key: str = "one") -> list[str]:
+    """Ids of uploads of an object that nobody has ended."""
     if not isinstance(store, S3Store):
         return []
     client = store._connection.client
-    listed = client._list_multipart_uploads(BUCKET, prefix=store._name("one"))
+    listed = client._list_multipart_uploads(BUCKET, prefix=store._name(key))
     return [upload.upload_id or "" for upload in listed.uploads]
 
 

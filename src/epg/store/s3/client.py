@@ -204,9 +204,12 @@ class S3Store:
         )
 
     def clear(self, folder: str) -> None:
-        """Remove every object under `folder/`."""
+        """Remove every object under `folder/`, and parts of what was never finished there."""
         for info in list(self.list(f"{folder.rstrip('/')}/")):
             self.delete(info.key)
+        below = f"{self._name(folder.rstrip('/'))}/"
+        with contextlib.suppress(*FAILURES):  # nobody sees them; not every key may ask
+            Upload.clear_up_below(self._connection, self._settings.bucket, below)
 
     def _name(self, key: str) -> str:
         return check_key(join(self._prefix, check_key(key)))

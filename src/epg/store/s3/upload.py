@@ -147,6 +147,20 @@ class Upload:
             if found.object_name == self.name and found.upload_id:
                 self._abort(found.upload_id)
 
+    @classmethod
+    def clear_up_below(cls, connection: Connection, bucket: str, folder: str) -> None:
+        """End what dead processes have begun for any object whose name starts with `folder`.
+
+        Raises:
+            minio.error.MinioException, urllib3.exceptions.HTTPError: the server cannot be asked.
+        """
+        for prefix in (folder, ""):  # MinIO lists by the whole name of an object, or all
+            listed = connection.client._list_multipart_uploads(bucket, prefix=prefix)
+            for found in listed.uploads:
+                name = found.object_name or ""
+                if name.startswith(folder) and found.upload_id:
+                    cls(connection, bucket, name)._abort(found.upload_id)
+
     def _ask(
         self,
         method: str,
