@@ -193,6 +193,28 @@ def test_a_generator_is_judged_again(site: Site, store: Store, restricted: None)
     assert store.get_bytes("main/stages/finetune-denoising.json") == trained
 
 
+def test_settings_of_a_trained_generator_are_tried(site: Site, store: Store, restricted: None):
+    """The sweep's pipeline: training steps hand on what is there, every setting is measured."""
+    trained = store.get_bytes("main/stages/finetune-denoising.json")
+    ran = site.epg(
+        *("submit", "pipelines/epg_sweep.yaml", "--experiment", EXPERIMENT, "--wait"),
+        *("--kubeconfig", site.kubeconfig),
+        *site.parameters(
+            "main",
+            store=STORE,
+            overrides=f'{{"pretrain.steps": {site.steps}}}',
+            grid='{"guidance_scale": [1, 3], "steps": [4]}',
+        ),
+    )
+    assert ran.returncode == 0, ran.stdout
+    record = json.loads(store.get_bytes("main/stages/sweep-denoising.json"))
+    found = record["details"]["overrides"]
+    assert record["metrics"]["points"] == 2
+    assert found["denoising.guidance_scale"] in (1.0, 3.0)
+    assert found["denoising.sampling_steps"] == 4
+    assert store.get_bytes("main/stages/finetune-denoising.json") == trained
+
+
 def between_two_looks_of_argo(site: Site, pod: str) -> None:
     """Wait for the middle of the ten seconds after which Argo looks at a workflow again.
 
