@@ -16,11 +16,8 @@ The tars are made in ImageNet's layout with tiny members (headers are what count
 from __future__ import annotations
 
 import argparse
-import datetime
 import io
 import json
-import os
-import platform
 import subprocess
 import sys
 import tarfile
@@ -28,31 +25,39 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.support.rounds import OURS, ratios, report
 from epg.data.sources.imagenet import COUNTS, TRAIN, VAL
 from epg.data.sources.imagenet_classes import lemmas
 
+# Not `ru_maxrss`: a process inherits the peak of the one that has started it.
+_PEAK = """
+def peak():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
+"""
 _OURS = """
-import hashlib, json, resource, sys, time
+import hashlib, json, sys, time
 from pathlib import Path
 import numpy as np
 from epg.data.sources.cursor import Cursor
+from benchmarks.support.rounds import OURS, ratios, report
 from epg.data.sources.imagenet import index_train
 from epg.data.sources.index import ItemTable
 from epg.data.sources.volumes import LocalVolume
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 begun = time.process_time()
 index = index_train(Cursor(LocalVolume(Path(sys.argv[1]), "train"), through=False))
 items = ItemTable(np.zeros(len(index), bool), index.codes, len(index.labels), index.names)
 seconds = time.process_time() - begun
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+after = peak()
 digest = hashlib.sha256(index.offsets.tobytes() + index.lengths.tobytes()).hexdigest()
 names = hashlib.sha256("".join(f"{name}\\n" for name in index.names).encode()).hexdigest()
 print(json.dumps([seconds, (after - before) / 1024, len(items), digest, names]))
 """
 _TARFILE = """
-import hashlib, json, resource, sys, tarfile, time
+import hashlib, json, sys, tarfile, time
 import numpy as np
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 begun = time.process_time()
 found = []
 with tarfile.open(sys.argv[1], "r:") as outer:
@@ -62,22 +67,22 @@ with tarfile.open(sys.argv[1], "r:") as outer:
             base = member.offset_data
             found += [(f"{synset}/{m.name}", base + m.offset_data, m.size) for m in inner]
 seconds = time.process_time() - begun
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+after = peak()
 offsets, lengths = (np.asarray([f[i] for f in found], np.int64) for i in (1, 2))
 digest = hashlib.sha256(offsets.tobytes() + lengths.tobytes()).hexdigest()
 names = hashlib.sha256("".join(f"{f[0]}\\n" for f in found).encode()).hexdigest()
 print(json.dumps([seconds, (after - before) / 1024, len(found), digest, names]))
 """
-PROGRAMS = {"ours": _OURS, "tarfile": _TARFILE}
+PROGRAMS = {OURS: _OURS, "tarfile": _TARFILE}
 _OPENING = """
-import hashlib, json, resource, sys, time
+import hashlib, json, sys, time
 from pathlib import Path
 from epg.config.data import DataConfig
 from epg.data.shard_plan import plan_shards
 from epg.data.sources import Contents, open_source, source_contents
 spec, way, note, encoding = f"imagenet:{sys.argv[1]}", *sys.argv[2:]
 config = DataConfig(source=spec, image_size=64, channels=3, encoding=encoding)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 seconds, begun, contents = {}, time.process_time(), None
 def lap(name):
     global begun
@@ -98,8 +103,7 @@ shards = plan_shards(source, config, 0)
 lap("plan")
 first = shards[0].items(source)[:1000]
 digest = hashlib.sha256(json.dumps([s.positions.tolist() for s in shards] + first).encode())
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps([seconds, (peak - before) / 1024, len(source.items), digest.hexdigest()]))
+print(json.dumps([seconds, (peak() - before) / 1024, len(source.items), digest.hexdigest()]))
 """
 
 
@@ -151,7 +155,7 @@ def opening(folder: Path) -> dict[str, dict[str, float]]:
 
 def run(program: str, *words: str) -> list[Any]:
     """Run a program in a fresh process; return what it prints."""
-    command = [sys.executable, "-c", program, *words]
+    command = [sys.executable, "-c", _PEAK + program, *words]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found: list[Any] = json.loads(done.stdout)
     return found
@@ -176,24 +180,16 @@ def main() -> None:
                 same.add(tuple(what))
     assert len(same) == 1, "the two have found different members"
     rows = {
-        name: {"cpu_seconds": min(r[0] for r in rows), "MiB": max(r[1] for r in rows)}
+        name: {"cpu": min(r[0] for r in rows), "MiB": max(r[1] for r in rows)}
         for name, rows in found.items()
     }
-    result = {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.platform()}",
+    content = {
         "members": given.members,
         "rows": rows,
         "opening": opened,
-        "ratios": {
-            f"index {what} vs tarfile": rows["tarfile"][what] / rows["ours"][what]
-            for what in ("cpu_seconds", "MiB")
-        },
+        "ratios": {"index, time": ratios(rows), "index, memory": ratios(rows, "MiB")},
     }
-    text = json.dumps(result, indent=1)
-    print(text)
-    if given.output is not None:
-        given.output.write_text(text + "\n", encoding="utf-8")
+    report("index", given.output, content)
 
 
 if __name__ == "__main__":
