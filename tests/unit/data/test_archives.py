@@ -38,6 +38,7 @@ from epg.data.sources import (
 )
 from epg.errors import UserError
 from epg.store import open_store
+from tests.proxy import proxy_before
 from tests.unit.data.conftest import BUCKET
 
 COLOURS = {"apple": (200, 0, 0), "pear": (0, 200, 0), "plum": (90, 0, 120)}
@@ -496,3 +497,27 @@ def test_archives_in_an_object_store_are_read_where_they_are(
     assert {path.name for path in tmp_path.iterdir()} == {"set", "s"}  # nothing is unpacked
     with pytest.raises(UserError, match=r"there; give the folder or URI|no IDX files there"):
         count_classes(f"{kind}:{server.store_uri(f'{BUCKET}/nothing')}")
+
+
+def test_archives_behind_a_bad_network(server, tmp_path, wanted, monkeypatch):
+    monkeypatch.setattr("epg.data.sources.archives.PAUSE_SECONDS", 0.0)
+    server.set_environment(monkeypatch)
+    write_split_set("webdataset", tmp_path / "set")
+    for path in sorted((tmp_path / "set").rglob("*.tar")):
+        open_store(server.store_uri(f"{BUCKET}/bad")).put_file(path.name, path)
+    near = f"webdataset:{tmp_path / 'set'}"
+    expected = source_contents(near)
+    source = open_source(near, wanted, 0, expected)
+    shards = write_shards(source, wanted, 0, open_store(str(tmp_path / "near")), "x").sha256
+    with proxy_before(server) as proxy:
+        uri = proxy.server.store_uri(f"{BUCKET}/bad")
+        proxy.next("reset", "", "cut", "", "503", "")  # a list, and a tar of each split
+        noted = source_contents(f"webdataset:{uri}")
+        assert noted.indexes == expected.indexes
+        source = open_source(f"webdataset:{uri}", wanted, 0, noted)
+        proxy.next("cut", "flip", "", "gateway 404", "", "flip")
+        assert write_shards(source, wanted, 0, open_store(uri), "x").sha256 == shards
+        assert proxy.met == ["reset", "cut", "503", "cut", "flip", "gateway 404", "flip"]
+        proxy.always("flip")
+        with pytest.raises(UserError, match=r"the bytes of '.*' are not those that were there"):
+            write_shards(source, wanted, 0, open_store(str(tmp_path / "far")), "x")

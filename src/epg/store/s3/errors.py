@@ -15,7 +15,7 @@ from epg.store.pace import TooLargeError, TooSlowError
 from epg.store.s3.settings import S3Settings
 
 #: Everything that a call of the `minio` client may end with because of server or network.
-FAILURES = (MinioException, http_errors.HTTPError)
+FAILURES = (MinioException, http_errors.HTTPError, ParseError)
 #: How the client takes an answer that is no S3 answer at all.
 NOT_S3 = (ParseError, ValueError)
 

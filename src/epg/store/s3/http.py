@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Mapping
 from typing import Any
+from xml.etree import ElementTree
 
 import certifi
 import tenacity
@@ -33,7 +34,7 @@ _TRANSIENT_ERRORS = (
 _CONNECT_TIMEOUT = 5.0  # seconds
 _READ_TIMEOUT = 30.0  # seconds without a byte
 _SHORTEST_WAIT = 0.05  # seconds: what is left of a deadline may be nothing
-_CONNECTIONS = 8
+_CONNECTIONS = 32  # that are kept: a source has 16 requests on their way, and their decoders
 _LARGEST_ANSWER = 32 << 20  # bytes of an answer that is no object: a list has 1,000 names
 #: Servers that have answered this process: whoever opens another store there waits for them.
 _heard: set[str] = set()
@@ -156,10 +157,19 @@ def _may_pass(method: str, answer: urllib3.BaseHTTPResponse) -> bool:
     """Tell whether an answer is a server's or a gateway's that may be well a moment later.
 
     A 404 of S3 says so in XML, except to a HEAD; any other is of a gateway that has lost its S3.
+    XML that cannot be read was damaged on the way.
     """
     if answer.status in TRANSIENT_STATUS:
         return True
-    return answer.status == 404 and method != "HEAD" and b"<Error" not in answer.data
+    if answer.status < 400 or method == "HEAD":
+        return False
+    if b"<Error" not in answer.data:
+        return answer.status == 404
+    try:
+        ElementTree.fromstring(answer.data)  # noqa: S314 - as the client does next
+    except ElementTree.ParseError:
+        return True
+    return False
 
 
 def _read(method: str, response: urllib3.BaseHTTPResponse, pace: Pace) -> urllib3.BaseHTTPResponse:
