@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -25,12 +26,12 @@ def _pretraining(job: TrainingJob, world: World, precision: Precision) -> Object
 
 
 def _denoising(job: TrainingJob, world: World, precision: Precision) -> Objective:
-    return Denoising(job.recipe, _encoder(job), world.device, world, precision)
+    return Denoising(job.recipe, _stage1(job, "encoder"), world.device, world, precision)
 
 
 def _consistency(job: TrainingJob, world: World, precision: Precision) -> Objective:
-    projector, _ = load_weights(job.weights["projector"], "projector")
-    return Consistency(job.recipe, _encoder(job), projector, world.device, world, precision)
+    encoder, projector = _stage1(job, "encoder"), _stage1(job, "projector")
+    return Consistency(job.recipe, encoder, projector, world.device, world, precision)
 
 
 BUILDERS: dict[str, Builder] = {
@@ -40,16 +41,37 @@ BUILDERS: dict[str, Builder] = {
 }
 
 
-def _encoder(job: TrainingJob) -> dict[str, Tensor]:
-    """Return the encoder's weights. Raises `UserError` unless they fit the recipe."""
-    path: Path = job.weights["encoder"]
-    weights, header = load_weights(path, "encoder")
-    arguments = header.get("arguments")
-    known = arguments if isinstance(arguments, dict) else {}
-    listed = "; ".join(differences(known, job.recipe.encoder_arguments()))
+def _stage1(job: TrainingJob, kind: str) -> dict[str, Tensor]:
+    """Return the encoder's or the projector's weights. Raises `UserError` unless they fit."""
+    path: Path = job.weights[kind]
+    weights, header = load_weights(path, kind)
+    recipe = job.recipe
+    shapes = {"encoder": recipe.encoder_arguments, "projector": recipe.projector_arguments}
+    listed = "; ".join(differences(_section(header, "arguments"), shapes[kind]()))
     if listed:
         raise UserError(
-            f"{path}: this encoder has another shape than the recipe ({listed}): "
-            "pre-train with this recipe, or use the encoder's own"
+            f"{path}: this {kind} has another shape than the recipe ({listed}): "
+            f"pre-train with this recipe, or use the {kind}'s own"
+        )
+    then = _section(header, "recipe")
+    now = recipe.model_dump(mode="json")
+    if then and (listed := "; ".join(differences(_inputs(then), _inputs(now)))):
+        raise UserError(
+            f"{path}: this {kind} was trained on other inputs than the recipe's ({listed}): "
+            f"pre-train with this recipe, or use the {kind}'s own"
         )
     return weights
+
+
+def _section(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    found = content.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _inputs(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What a network's numbers mean by a recipe: how pixels are normalised, and the levels."""
+    data = _section(recipe, "data")
+    return {
+        "data": {name: data.get(name) for name in ("mean", "std")},
+        "diffusion": _section(recipe, "diffusion"),
+    }

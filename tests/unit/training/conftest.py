@@ -39,7 +39,10 @@ def pretraining(tmp_path_factory: pytest.TempPathFactory) -> TrainingJob:
         config={},
         inputs={},
         weights={},
-        headers={kind: {"kind": kind, "arguments": of} for kind, of in arguments.items()},
+        headers={
+            kind: {"kind": kind, "arguments": of, "recipe": recipe.model_dump(mode="json")}
+            for kind, of in arguments.items()
+        },
         scratch=root / "scratch",
     )
 

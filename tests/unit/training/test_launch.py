@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,13 +68,31 @@ def test_the_generator_of_a_job_counts_its_parameters(
     assert stage1.parameters["encoder"] > stage1.parameters["projector"] > 0
 
 
-def test_an_encoder_of_another_shape_is_refused(
-    pretraining: TrainingJob, stage1: Trained, tmp_path: Path
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"model.depth": 3}, r"this encoder has another shape than the recipe \(depth: 2 -> 3\)"),
+        (
+            {"model.projector_dim": 8},
+            r"this projector has another shape than the recipe \(output_dim: 32 -> 8\)",
+        ),
+        (
+            {"data.mean": [0.25], "diffusion.sigma_data": 0.25},
+            r"this encoder was trained on other inputs than the recipe's \("
+            r"data.mean: .* -> \[0.25\]; diffusion.sigma_data: 0.5 -> 0.25\)",
+        ),
+    ],
+)
+def test_weights_of_another_recipe_are_refused(
+    pretraining: TrainingJob,
+    stage1: Trained,
+    tmp_path: Path,
+    changed: dict[str, Any],
+    told: str,
 ) -> None:
-    job = finetuning(pretraining, stage1, "denoising", tmp_path)
-    job = replace(job, recipe=load_recipe("smoke", {"model.depth": 3}))
-    with pytest.raises(UserError, match=r"another shape than the recipe \(depth: 2 -> 3\)"):
-        launch(job, Watch())
+    job = finetuning(pretraining, stage1, "consistency", tmp_path)
+    with pytest.raises(UserError, match=told):
+        launch(replace(job, recipe=load_recipe("smoke", changed)), Watch())
 
 
 def test_who_lost_the_stage_writes_no_checkpoint(pretraining: TrainingJob) -> None:
