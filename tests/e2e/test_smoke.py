@@ -10,7 +10,7 @@ import pytest
 
 from epg.stages.catalog import STAGES
 from tests.s3_server import best_server
-from tests.toys.command import epg
+from tests.toys.command import ROOT, epg, run_compiled
 
 pytestmark = pytest.mark.slow
 
@@ -43,11 +43,35 @@ def test_smoke_recipe_on_local_files(tmp_path):
         k: v for k, v in before.items() if k != "report"
     }
 
+    sweep_as_a_pipeline(tmp_path)
+    assert {k: v for k, v in records(tmp_path).items() if k in before and k != "report"} == {
+        k: v for k, v in before.items() if k != "report"
+    }
+
     command = re.search(r"^try next: epg (.*)$", first.stdout, re.M)
     assert command is not None
     sampled = epg(tmp_path, *command.group(1).split(), toys=False)
     assert sampled.returncode == 0, sampled.stderr
     assert (tmp_path / "grid.png").read_bytes().startswith(b"\x89PNG")
+
+
+def sweep_as_a_pipeline(folder: Path) -> None:
+    """The compiled sweep: steps that train hand on what is there."""
+    said = run_compiled(
+        folder,
+        ROOT / "pipelines" / "epg_sweep.yaml",
+        recipe="smoke",
+        run_name="smoke",
+        store=str(folder / "runs"),
+        objective="denoising",
+        grid={"steps": [2, 3]},
+    )
+    for step in ("shard", "reference-statistics", "pretrain", "finetune-denoising"):
+        assert f" {step}: already done" in said
+    record = json.loads((folder / "runs" / "smoke" / "stages" / "sweep-denoising.json").read_text())
+    assert record["metrics"]["points"] == 2
+    assert record["details"]["overrides"]["denoising.sampling_steps"] in (2, 3)
+    assert (folder / "runs" / "smoke" / record["outputs"]["plot"]["key"]).is_file()
 
 
 @pytest.mark.s3

@@ -34,6 +34,25 @@ def epg(
     )
 
 
+def run_compiled(folder: Path, pipeline: Path, **arguments: object) -> str:
+    """Run a compiled pipeline here, as `epg run` does; return what its steps said."""
+    from epg.cluster.local import LocalSpec
+
+    spec = folder / "spec.json"
+    LocalSpec(str(pipeline), arguments, str(folder)).write(spec)
+    done = subprocess.run(
+        [sys.executable, "-m", "epg.cluster.local", str(spec)],
+        cwd=folder,
+        env=environment(toys=False),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
 def start_epg(folder: Path, *arguments: str, **settings: str) -> subprocess.Popen[str]:
     """Start `epg ARGUMENTS` over the toys and come back at once."""
     return subprocess.Popen(

@@ -8,6 +8,7 @@ import typer
 
 from epg.cli.options import with_examples
 
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Id or name of a submitted run.")]
 EndpointOption = Annotated[
     str | None,
     typer.Option(
@@ -108,7 +109,7 @@ def submit(
     "epg status 2f1c9a52-6f0b-4d3e-9a55-0c8f5a7d1e11 --namespace team-a",
 )
 def status(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Id or name of a submitted run.")],
+    run: RunArgument,
     endpoint: EndpointOption = None,
     namespace: NamespaceOption = None,
     kubeconfig: KubeconfigOption = None,
@@ -132,7 +133,7 @@ def status(
 
 @with_examples("epg terminate digits-20261124-101500-3f2a")
 def terminate(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Id or name of a submitted run.")],
+    run: RunArgument,
     endpoint: EndpointOption = None,
     namespace: NamespaceOption = None,
     token_file: TokenFileOption = None,
