@@ -32,6 +32,7 @@ def archive_contents(
     known: Iterable[Contents],
     on_progress: OnRead | None,
     indexers: Mapping[str, Indexer] | None = None,
+    check: Callable[[Volume], object] | None = None,
 ) -> Contents:
     """Return what the files of a source are, reading those that no `known` one vouches for.
 
@@ -43,12 +44,19 @@ def archive_contents(
         known: contents of earlier looks.
         on_progress: called with (MiB read, MiB to read).
         indexers: by the name of a volume, who finds its samples.
+        check: called with each file that is to be read, before any is: it may take hours.
+
+    Raises:
+        UserError: a file cannot be read, or `check` or its indexer refuse it.
     """
     vouched = {name: mark for each in known for name, mark in each.files.items()}
     indexes = {digest: data for each in known for digest, data in each.indexes}
     every = list(volumes)
     marks = {volume.name: vouched.get(MARK + volume.name) for volume in every}
     unread = [v for v in every if not _vouches(marks[v.name], v)]
+    if check is not None:
+        for volume in unread:
+            check(volume)
     total, done = sum(volume.size for volume in unread), 0
 
     def count(number: int) -> None:

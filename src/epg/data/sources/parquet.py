@@ -43,7 +43,12 @@ def count_classes(location: str) -> int:
 
 def contents(location: str, known: Iterable[Contents], on_progress: OnRead | None) -> Contents:
     """Return the digests of all files. Raises `UserError`."""
-    return archive_contents(_volumes(location), known, on_progress)
+
+    def check(volume: Volume) -> None:
+        if volume.name != NAMES_FILE:
+            ImageFile(volume)
+
+    return archive_contents(_volumes(location), known, on_progress, check=check)
 
 
 def absolute(location: str) -> str:
