@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.support.rounds import report, versions
+from benchmarks.support.rounds import report, resident_memory, versions
 from epg.config.data import DataConfig
 from epg.data.manifest import Manifest
 from epg.data.reader import ShardReader
@@ -127,9 +127,8 @@ def measured(work: Callable[[], dict[str, Any]]) -> None:
     looks: list[float] = []
 
     def look() -> None:
-        page = os.sysconf("SC_PAGE_SIZE")
         while True:
-            looks.append(int(Path("/proc/self/statm").read_text().split()[1]) * page / 2**20)
+            looks.append(resident_memory() / 2**20)
             time.sleep(LOOK_SECONDS)
 
     threading.Thread(target=look, daemon=True).start()

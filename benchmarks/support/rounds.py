@@ -54,6 +54,12 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def resident_memory() -> int:
+    """Return the memory that this process has now, in bytes."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 def versions(*packages: str) -> dict[str, str]:
     """Return the versions of those packages that are installed."""
     found = {}
