@@ -6,11 +6,13 @@ which proves several things. Long ones are stretched by `pretrain.steps`.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import subprocess
 import sys
+import tarfile
 import time
 import urllib.parse
 import urllib.request
@@ -18,14 +20,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from epg.data.manifest import Manifest
 from epg.runs.run import Run
 from epg.stages.shard import shard
 from epg.store import Store
 from tests.cluster.site import EXPERIMENT, LONG, OFTEN, ROOT, STORE, Site, wait_for
 
 pytestmark = pytest.mark.cluster
+IMAGES = 4000
 
 
 def query(address: str, expression: str) -> list[dict[str, Any]]:
@@ -144,13 +150,28 @@ def test_a_run_begins_again_at_a_stage(site: Site, store: Store, restricted: Non
     assert after.keys() == before.keys()
 
 
+def many_images(path: Path) -> None:
+    """Write a tar of webdataset's layout, whose shards take longer than a pod to start."""
+    noise = np.random.default_rng(0).integers(0, 256, (IMAGES, 8, 8), np.uint8)
+    with tarfile.open(path, "w") as tar:
+        for number, pixels in enumerate(noise):
+            png = io.BytesIO()
+            Image.fromarray(pixels).save(png, "png")
+            for suffix, data in (("png", png.getvalue()), ("cls", str(number % 10).encode())):
+                member = tarfile.TarInfo(f"{number:06d}.{suffix}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+
+
 def test_shards_by_several_pods_are_those_of_one(site: Site, store: Store, tmp_path: Path):
     """Parts in a loop beside `shard`, one pod of them deleted in mid-step."""
-    overrides = {"data.samples_per_shard": 1}  # so many that there is a mid-step
+    many_images(tmp_path / "images.tar")
+    store.put_file("images/images.tar", tmp_path / "images.tar")
+    settings = {"data.samples_per_shard": 1}
     run_id = site.submit(
         "parts",
         store=STORE,
-        overrides=json.dumps(overrides),
+        overrides=json.dumps({"data.source": f"webdataset:{STORE}/images", **settings}),
         denoising="false",
         consistency="false",
         shard_parts="3",
@@ -164,15 +185,22 @@ def test_shards_by_several_pods_are_those_of_one(site: Site, store: Store, tmp_p
     # `shard` helps out from the end: the first shard is a part's own.
     first = "train-000000.tar.part.json"
     found = wait_for(lambda: n if first in (n := notes()) else None, "a shard of a part", 300)
-    assert len(found) < 1797
+    assert len(found) < IMAGES
     assert site.running(run_id, "shard")
     assert re.search(r"shard-part [12] ", site.told(run_id)), "parts are not told apart"
     between_two_looks_of_argo(site, pod)
     site.kubectl("-n", site.kubeflow, "delete", "pod", pod, "--wait=false")
     assert site.end_of(run_id) == "SUCCEEDED"
     record = json.loads(store.get_bytes("parts/stages/shard.json"))
-    alone = shard(Run.open("smoke", overrides, str(tmp_path), "parts"))
-    assert record["outputs"]["manifest"]["sha256"] == alone.outputs["manifest"]["sha256"]
+    key = record["outputs"]["manifest"]["key"]
+    by_three = Manifest.from_json(store.get_bytes(f"parts/{key}"))
+    here = {"data.source": f"webdataset:{tmp_path}", **settings}
+    alone = Run.open("smoke", here, str(tmp_path), "parts")
+    key = shard(alone).outputs["manifest"]["key"]
+    by_one = Manifest.from_json(alone.store.get_bytes(key))
+    for split, shards in by_one.splits.items():
+        assert [s.sha256 for s in by_three.splits[split]] == [s.sha256 for s in shards], split
+    assert by_one.num_samples("train") + by_one.num_samples("held-out") == IMAGES
     # A loop that the engine takes for unfinished would be told as a run that was ended.
     page = store.get_bytes("parts/report/report.html").decode()
     assert "before it was done" not in page
