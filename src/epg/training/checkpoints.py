@@ -124,11 +124,11 @@ class Checkpoints(Keeper):
             raise
         return staged
 
-    def put(self, staged: Path) -> None:
+    def put(self, staged: Path, again: bool = False) -> None:
         """Store what `stage` has written, then remove all but the newest two.
 
         The manifest is written beside the staged files too: a copy of their folder is a
-        checkpoint. Another try at the same folder ends as the first one would have.
+        checkpoint. Another try (`again`) leaves out what an earlier one has put.
         """
         names = sorted(path.name for path in staged.iterdir() if path.name != MANIFEST)
         files = {name: file_sha256(staged / name) for name in names}
@@ -137,7 +137,7 @@ class Checkpoints(Keeper):
             (staged / MANIFEST).write_bytes(manifest)
         for name in names:
             key, path = f"{staged.name}/{name}", staged / name
-            if self._store.size(key) != path.stat().st_size:  # else an earlier try has put it
+            if not (again and self._store.size(key) == path.stat().st_size):
                 self._store.put_file(key, path)
         self._finish(staged.name, manifest)
 

@@ -153,7 +153,7 @@ class Delivery(Keeper):
         try:
             while (staged := self._next()) is not None:
                 try:
-                    self._checkpoints.put(staged)
+                    self._checkpoints.put(staged, again=self._failing_since is not None)
                 except UserError as error:
                     self._failed(staged, error)
                 else:
