@@ -1,21 +1,22 @@
-"""Inception's features: ours against torch-fidelity's, on the same random weights.
+"""Inception's features: ours, torch-fidelity's and pytorch-fid's, on the same random weights.
 
 Ours folds batch normalisation into the convolutions, keeps channels last and resizes by two matrix
-products. Two figures: images already in memory to features, and generated images to mean and
-covariance, where the usual way writes and reads PNG files. Ours and theirs take turns; the figure
-is the least process CPU time of all rounds, children included. Features are compared first.
+products. Two cases: images already in memory to features (torch-fidelity's are compared with ours
+first), and generated images to mean and covariance, where the usual way writes PNG files and reads
+them again (pytorch-fid, where it is installed, resizes otherwise, so its features differ). Images
+are crops of photographs. The ways take turns; the figure is the least CPU time.
 
-    OMP_NUM_THREADS=1 python benchmarks/features.py --output benchmarks/results/features.json
-    python benchmarks/features.py --images 8 --rounds 1    # seconds
+    OMP_NUM_THREADS=1 python -m benchmarks.features --output benchmarks/results/features.json
+    python -m benchmarks.features --images 8 --rounds 1    # seconds
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
+import importlib
+import importlib.util
+import io
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,18 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torchvision.utils import save_image
 
+from benchmarks.support.pictures import jpegs
+from benchmarks.support.rounds import OURS, ratios, report, take_turns, versions
+from epg.evaluation.features.describing import GROUP
 from epg.evaluation.features.inception import FidInception
 from epg.evaluation.metrics.moments import MomentAccumulator
 
-OURS, THEIRS = "epg", "torch-fidelity"
-BATCH = 16
+FIDELITY, PYTORCH_FID = "torch-fidelity", "pytorch-fid"
+BATCH = 16  # of the peers, which are fastest so
+
+Network = Callable[[torch.Tensor], torch.Tensor]
 
 
 def random_weights(model: FidInception) -> None:
@@ -44,105 +51,102 @@ def random_weights(model: FidInception) -> None:
             torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
 
 
-def both(folder: Path) -> tuple[FidInception, Any]:
-    """Our network and theirs with the same weights."""
+def networks(folder: Path) -> tuple[FidInception, dict[str, Network]]:
+    """Our network, and peers with the same weights: uint8 [N, 3, H, W] -> [N, 2048]."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     ours = FidInception()
     random_weights(ours)
     path = folder / "weights.pth"
     torch.save(ours.state_dict(), path)
-    theirs = FeatureExtractorInceptionV3(
+    fidelity = FeatureExtractorInceptionV3(
         "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)
-    )
-    return ours.fold(), theirs.eval()
+    ).eval()
+    peers: dict[str, Network] = {FIDELITY: lambda images: fidelity(images)[0]}
+    if importlib.util.find_spec("pytorch_fid") is not None:
+        inception: Any = importlib.import_module("pytorch_fid.inception")
+        state = dict(ours.state_dict().items())
+        inception.load_state_dict_from_url = lambda *arguments, **named: state
+        other = inception.InceptionV3().eval()
+        peers[PYTORCH_FID] = lambda images: other(images.float() / 255)[0][:, :, 0, 0]
+    return ours.fold(), peers
 
 
-@torch.inference_mode()
-def measure(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Least CPU seconds of each way."""
-    least: dict[str, float] = {}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            begun = time.process_time()
-            way()
-            spent = time.process_time() - begun
-            least[name] = min(spent, least.get(name, spent))
-    return least
+def pictures(count: int, size: int) -> torch.Tensor:
+    """Crops of photographs, uint8 [N, size, size, 3]."""
+    found = []
+    for data in jpegs(count):
+        image = Image.open(io.BytesIO(data)).convert("RGB").crop((60, 20, 396, 356))
+        found.append(np.asarray(image.resize((size, size), Image.Resampling.BICUBIC)))
+    return torch.from_numpy(np.stack(found))
+
+
+def through_files(images: torch.Tensor, network: Network, folder: Path) -> None:
+    """Write PNG files of generated images [N, H, W, 3], read them, and take the moments."""
+    count, found = len(images), []
+    for i, image in enumerate(images.permute(0, 3, 1, 2).float() / 255):
+        save_image(image, folder / f"{i}.png")
+    for start in range(0, count, BATCH):
+        names = range(start, min(start + BATCH, count))
+        read = [np.asarray(Image.open(folder / f"{i}.png").convert("RGB")) for i in names]
+        found.append(network(torch.from_numpy(np.stack(read)).permute(0, 3, 1, 2).contiguous()))
+    features = torch.cat(found).double().numpy()
+    features.mean(0)
+    np.cov(features, rowvar=False)
+
+
+def measure(images: torch.Tensor, rounds: int) -> dict[str, Any]:
+    """Return seconds and ratios of both cases."""
+    with tempfile.TemporaryDirectory() as place, torch.inference_mode():
+        folder = Path(place)
+        ours, peers = networks(folder)
+        planes = images.permute(0, 3, 1, 2).contiguous()
+
+        def of_peer(network: Network) -> torch.Tensor:
+            return torch.cat([network(part) for part in planes.split(BATCH)])
+
+        def features() -> torch.Tensor:
+            return torch.cat([ours.describe(part).pool for part in images.split(GROUP)])
+
+        def statistics() -> None:
+            sums = MomentAccumulator(2048)
+            for part in images.split(GROUP):
+                sums.add(ours.describe(part).pool)
+            sums.moments()
+
+        one, other = features(), of_peer(peers[FIDELITY])
+        difference = float((one - other).abs().max() / other.abs().max())
+        assert difference < 1e-4, difference
+        alone = {name: lambda net=net: of_peer(net) for name, net in peers.items()}
+        files = {n: lambda net=net: through_files(images, net, folder) for n, net in peers.items()}
+        seconds = {
+            "features": take_turns({OURS: features, **alone}, rounds),
+            "images_to_statistics": take_turns({OURS: statistics, **files}, rounds),
+        }
+    return {
+        "largest_relative_difference": difference,
+        "seconds": seconds,
+        "ratios": {case: ratios(rows) for case, rows in seconds.items()},
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=32)
+    parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--output", type=Path, help="write the result as JSON")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    count, size = arguments.images, arguments.size
-    rng = np.random.default_rng(0)
-    noise = rng.integers(0, 256, (count, size // 8, size // 8, 3), dtype=np.uint8)
-    images = torch.from_numpy(noise.repeat(8, 1).repeat(8, 2))  # blocks: PNG has something to do
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        ours, theirs = both(folder)
-
-        def our_features() -> torch.Tensor:
-            return torch.cat([ours.describe(part).pool for part in images.split(BATCH)])
-
-        def their_features() -> torch.Tensor:
-            parts = images.permute(0, 3, 1, 2).contiguous().split(BATCH)
-            return torch.cat([theirs(part)[0] for part in parts])
-
-        def our_statistics() -> None:
-            sums = MomentAccumulator(2048)
-            for part in images.split(BATCH):
-                sums.add(ours.describe(part).pool)
-            sums.moments()
-
-        def their_statistics() -> None:
-            for i, pixels in enumerate(images.numpy()):
-                Image.fromarray(pixels).save(folder / f"{i}.png")
-            found = []
-            for start in range(0, count, BATCH):
-                names = range(start, min(start + BATCH, count))
-                read = [np.asarray(Image.open(folder / f"{i}.png").convert("RGB")) for i in names]
-                part = torch.from_numpy(np.stack(read)).permute(0, 3, 1, 2).contiguous()
-                found.append(theirs(part)[0])
-            features = torch.cat(found).double().numpy()
-            features.mean(0)
-            np.cov(features, rowvar=False)
-
-        with torch.inference_mode():
-            one, other = our_features(), their_features()
-        difference = float((one - other).abs().max() / other.abs().max())
-        assert difference < 1e-4, difference
-        features = measure({OURS: our_features, THEIRS: their_features}, arguments.rounds)
-        whole = measure({OURS: our_statistics, THEIRS: their_statistics}, arguments.rounds)
-    result = {
-        "benchmark": "features",
-        "machine": platform.machine(),
-        "versions": {"torch": torch.__version__},
+    found = measure(pictures(arguments.images, arguments.size), arguments.rounds)
+    about = {
+        "versions": versions("torch", "torch-fidelity", "pytorch-fid"),
         "threads": 1,
-        "images": count,
-        "size": size,
+        "images": arguments.images,
+        "size": arguments.size,
         "rounds": arguments.rounds,
-        "largest_relative_difference": difference,
-        "cpu_seconds_per_image": {
-            "features": {name: value / count for name, value in features.items()},
-            "generated_images_to_statistics": {n: value / count for n, value in whole.items()},
-        },
-        "ratios": {
-            "features": features[THEIRS] / features[OURS],
-            "generated_images_to_statistics": whole[THEIRS] / whole[OURS],
-        },
     }
-    for name, ratio in result["ratios"].items():
-        print(f"{name}: {ratio:.2f} x {THEIRS}")
-    print(f"largest relative difference of features: {difference:.1e}")
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+    report("features", arguments.output, {**about, **found})
 
 
 if __name__ == "__main__":

@@ -1,33 +1,28 @@
-"""The Fréchet distance's trace term: ours, SciPy's matrix root, NumPy's eigenvalues.
+"""The Fréchet distance: ours, torch-fidelity's (NumPy's eigenvalues), and by SciPy's matrix root.
 
 Two sets of 6,000 × 2,048 non-negative features (512 latent directions with exponential decay,
-and noise), and the same with 1,000 rows, whose covariances have lower rank. The ways take turns,
-in one process with the same threads; the figure is the median of their times.
+and noise), and the same with 1,000 rows, whose covariances have lower rank. From moments to the
+distance, in one process; the ways take turns, and the figure is the least CPU time. The trace term
+of all must agree: to 1e-8 where the covariances have full rank; with fewer rows only ours is exact.
 
-    python benchmarks/frechet.py --output benchmarks/results/frechet.json
-    python benchmarks/frechet.py --width 256 --rows 1000 --few-rows 100    # seconds
+    OMP_NUM_THREADS=1 python -m benchmarks.frechet --output benchmarks/results/frechet.json
+    python -m benchmarks.frechet --width 256 --rows 1000 --few-rows 100    # seconds
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import scipy
 import scipy.linalg
 import torch
 
-from epg.evaluation.metrics.frechet import trace_of_root
+from benchmarks.support.rounds import OURS, ratios, report, take_turns, versions
+from epg.evaluation.metrics.frechet import frechet_distance
 from epg.evaluation.metrics.moments import Moments
 
-OURS, SQRTM, EIGVALS = "ours", "scipy.linalg.sqrtm", "numpy.linalg.eigvals"
+FIDELITY, SQRTM = "torch-fidelity", "scipy.linalg.sqrtm"
 
 
 def features(rows: int, width: int, seed: int) -> np.ndarray:
@@ -40,38 +35,18 @@ def features(rows: int, width: int, seed: int) -> np.ndarray:
     return np.maximum(x + 0.1 * seed, 0).astype(np.float32)
 
 
+def by_fidelity(first: Moments, second: Moments) -> float:
+    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
+
+    pair = [{"mu": one.mean, "sigma": one.covariance} for one in (first, second)]
+    return float(fid_statistics_to_metric(*pair, verbose=False)[KEY_METRIC_FID])
+
+
 def by_sqrtm(first: Moments, second: Moments) -> float:
-    return float(np.trace(scipy.linalg.sqrtm(first.covariance @ second.covariance)).real)
-
-
-def by_eigvals(first: Moments, second: Moments) -> float:
-    values = np.linalg.eigvals(first.covariance @ second.covariance)
-    return float(np.sqrt(np.clip(values.real, 0, None)).sum())
-
-
-def compare(first: Moments, second: Moments, repeats: int) -> dict[str, dict[str, float]]:
-    ways: dict[str, Callable[[Moments, Moments], float]] = {
-        OURS: trace_of_root,
-        EIGVALS: by_eigvals,
-        SQRTM: by_sqrtm,
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    values: dict[str, float] = {}
-    for _ in range(repeats):
-        for name, way in ways.items():
-            begun = time.perf_counter()
-            values[name] = way(first, second)
-            seconds[name].append(time.perf_counter() - begun)
-    ours = statistics.median(seconds[OURS])
-    return {
-        name: {
-            "seconds": statistics.median(times),
-            "times_ours": statistics.median(times) / ours,
-            "value": values[name],
-            "relative_difference": abs(values[name] - values[OURS]) / abs(values[OURS]),
-        }
-        for name, times in seconds.items()
-    }
+    difference = first.mean - second.mean
+    root = scipy.linalg.sqrtm(first.covariance @ second.covariance)
+    traces = np.trace(first.covariance) + np.trace(second.covariance)
+    return float(difference @ difference + traces - 2 * np.trace(root).real)
 
 
 def main() -> None:
@@ -79,33 +54,39 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=6000)
     parser.add_argument("--few-rows", type=int, default=1000)
     parser.add_argument("--width", type=int, default=2048)
-    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--output", type=Path, help="write the result as JSON")
     arguments = parser.parse_args()
-    result: dict[str, object] = {
-        "benchmark": "frechet",
-        "width": arguments.width,
-        "repeats": arguments.repeats,
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
-        "versions": {"numpy": np.__version__, "scipy": scipy.__version__},
-        "cases": {},
-    }
+    seconds, differences, found = {}, {}, {}
     for rows in (arguments.rows, arguments.few_rows):
-        pair = [Moments.of(features(rows, arguments.width, seed)) for seed in (1, 2)]
-        found = compare(pair[0], pair[1], arguments.repeats)
-        result["cases"][f"{rows} rows"] = found  # type: ignore[index]
-        for name, line in found.items():
-            print(
-                f"{rows} x {arguments.width}  {name:22s} {line['seconds']:8.3f} s"
-                f"  {line['times_ours']:6.1f} x ours"
-                f"  differs by {line['relative_difference']:.1e}"
-            )
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(result, indent=1) + "\n")
-        print(f"written to {arguments.output}")
+        first, second = (Moments.of(features(rows, arguments.width, seed)) for seed in (1, 2))
+        ways = {OURS: frechet_distance, FIDELITY: by_fidelity, SQRTM: by_sqrtm}
+        values: dict[str, float] = {}
+
+        def call(name: str) -> None:
+            values[name] = ways[name](first, second)  # noqa: B023 - called at once
+
+        case = f"{rows} rows"
+        turns = {name: lambda name=name: call(name) for name in ways}
+        seconds[case] = take_turns(turns, arguments.rounds)
+        scale = np.trace(first.covariance) + np.trace(second.covariance)
+        differences[case] = {n: abs(v - values[OURS]) / scale for n, v in values.items()}
+        if rows > arguments.width:
+            assert max(differences[case].values()) < 1e-8, differences
+        found[case] = ratios(seconds[case])
+    report(
+        "frechet",
+        arguments.output,
+        {
+            "width": arguments.width,
+            "rounds": arguments.rounds,
+            "threads": torch.get_num_threads(),
+            "versions": versions("numpy", "scipy", "torch-fidelity"),
+            "seconds": seconds,
+            "differences_by_the_sum_of_variances": differences,
+            "ratios": found,
+        },
+    )
 
 
 if __name__ == "__main__":

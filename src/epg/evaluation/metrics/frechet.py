@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.linalg
-from scipy.linalg import blas
+from scipy.linalg import lapack
 
 from epg.evaluation.metrics.moments import Array, Moments
 
@@ -46,8 +46,7 @@ def trace_of_root(first: Moments, second: Moments) -> float:
                 lower = scipy.linalg.cholesky(one.covariance, lower=True, check_finite=False)
             except np.linalg.LinAlgError:
                 continue
-            product = blas.dtrmm(1.0, lower, other.covariance, lower=1, trans_a=1)
-            return _sum_of_roots(blas.dtrmm(1.0, lower, product, lower=1, side=1))
+            return _sum_of_roots(lapack.dsygst(other.covariance, lower, itype=2, lower=1)[0])
     values, vectors = scipy.linalg.eigh(first.covariance, check_finite=False)
     seen = values > values[-1] * len(values) * np.finfo(np.float64).eps  # the rest is rounding
     root = np.sqrt(values[seen])[:, None] * vectors.T[seen]
@@ -57,5 +56,6 @@ def trace_of_root(first: Moments, second: Moments) -> float:
 
 
 def _sum_of_roots(symmetric: Array) -> float:
-    values = scipy.linalg.eigvalsh(symmetric, check_finite=False)
+    """Return the sum of the roots of the eigenvalues; the lower triangle is enough."""
+    values = scipy.linalg.eigvalsh(symmetric, lower=True, check_finite=False)
     return float(np.sqrt(np.clip(values, 0.0, None)).sum())

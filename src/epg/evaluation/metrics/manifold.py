@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from epg.evaluation.metrics.neighbours import BLOCK_ROWS, nearest, squared_distances
+from epg.evaluation.metrics.neighbours import BLOCK_ROWS, nearest_of_set, squared_distances
 from epg.evaluation.precision import full_precision
 
 #: Neighbours of density and coverage, as their authors chose.
@@ -34,8 +34,7 @@ def neighbour_radii(features: Tensor, ks: tuple[int, ...], block: int = BLOCK_RO
     for k in ks:
         if not 0 < k < len(features):
             raise ValueError(f"k is {k}: it must lie between 1 and {len(features) - 1}")
-    # The nearest is the row itself.
-    found = nearest(features, [features], max(ks) + 1, block)
+    found = nearest_of_set(features, max(ks) + 1, block)
     return [found[:, k].contiguous() for k in ks]
 
 
