@@ -1,4 +1,4 @@
-"""What pre-training is worth on digits: each loss alone, both, and none, equally fine-tuned.
+r"""What pre-training is worth on digits: each loss alone, both, and none, equally fine-tuned.
 
 Every variant gets an encoder from stage 1 and fine-tunes it for both objectives, with the same
 budgets: `from scratch` (stage 1's fresh weights of the same seed), `contrastive only`,
@@ -18,7 +18,8 @@ A row is written as soon as it is measured, and one that the JSON has is not mea
 With `--pictures` a grid of samples is kept for every row: from how many steps on are they more than
 noise?
 
-    python -m benchmarks.digits_ablation --output benchmarks/results/digits_ablation.json
+    python -m benchmarks.digits_ablation --steps 300 --seeds 0 1 2 3 4 \
+        --output benchmarks/results/digits_ablation.json --figure docs/images/digits_ablation.svg
     python -m benchmarks.digits_ablation --steps 400 --seeds 0 1 2 3 4   # 400 steps each
     python -m benchmarks.digits_ablation --full                          # the recipe's own steps
 """

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.support.ablation_figure import figure
 from epg.config import OBJECTIVES
 from epg.config.comparison import differences
 from epg.config.loading import load_recipe
@@ -233,6 +234,14 @@ def show(summary: list[Row]) -> None:
         print(f"{name:45s}" + "".join(f"{cell:>18s}" for cell in cells))
 
 
+def drawn(rows: list[Row]) -> str:
+    """Return the figure of the fewest steps: SVC agreement of each encoder, by objective."""
+    steps = min(row["steps"] for row in rows)
+    title = f"SVC agreement of samples after {steps} fine-tuning steps, by encoder"
+    of = [row for row in rows if row["steps"] == steps]
+    return figure(of, list(VARIANTS), "svc_agreement", title)
+
+
 def opened(path: Path | None, head: Row) -> Row:
     """Return the result begun in `path`, or a new one.
 
@@ -242,9 +251,11 @@ def opened(path: Path | None, head: Row) -> Row:
     if path is None or not path.exists():
         return {**head, "rows": [], "summary": []}
     found: Row = json.loads(path.read_text())
-    # Through its type: keys that are new since then have their defaults.
-    then = Recipe.model_validate({**found["recipe"], "seed": 0})
-    changed = differences(then.model_dump(mode="json", exclude={"seed"}), head["recipe"])
+    # Through its type: keys that are new since then have their defaults. What it says of itself
+    # changes no figure.
+    then = Recipe.model_validate({**found["recipe"], "seed": 0, "description": ""})
+    now = {**head["recipe"], "description": ""}
+    changed = differences(then.model_dump(mode="json", exclude={"seed"}), now)
     if changed:
         raise SystemExit(f"{path} was measured with another recipe ({'; '.join(changed)})")
     return found
@@ -269,6 +280,7 @@ def arguments_of(parser: argparse.ArgumentParser, **defaults: Any) -> argparse.N
     parser.add_argument("--work", type=Path, help="folder of the runs; default: a temporary one")
     parser.add_argument("--pictures", type=Path, help="folder for a grid of samples of every row")
     parser.add_argument("--output", type=Path, help="write the result as JSON")
+    parser.add_argument("--figure", type=Path, help="draw the result, of all seeds, as an SVG")
     parser.set_defaults(**defaults)
     return parser.parse_args()
 
@@ -312,4 +324,6 @@ def measured(arguments: argparse.Namespace, bench: Bench, head: Row) -> Row:
     show(result["summary"])
     if arguments.output:
         print(f"written to {arguments.output}")
+    if arguments.figure:
+        arguments.figure.write_text(drawn(result["rows"]), encoding="utf-8")
     return result
