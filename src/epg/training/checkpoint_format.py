@@ -17,6 +17,7 @@ from epg.documents import (
     sealed,
     unseal,
 )
+from epg.store.base import Store
 
 FORMAT = 2
 FOLDER = re.compile(r"^(step-([0-9]{9})\.[0-9a-f]{8})/")
@@ -75,6 +76,12 @@ def manifest_of(folder: str) -> Callable[[bytes], dict[str, Any]]:
         return manifest
 
     return read
+
+
+def remove(store: Store, folder: str) -> None:
+    """Remove a checkpoint; its manifest goes first, so that nobody takes the rest for whole."""
+    store.delete(f"{folder}/{MANIFEST}")
+    store.clear(folder)
 
 
 def series_json(series: list[dict[str, Any]]) -> bytes:

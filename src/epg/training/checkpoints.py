@@ -38,6 +38,7 @@ from epg.training.checkpoint_format import (
     manifest_json,
     manifest_of,
     new_folder,
+    remove,
     rows_of,
     series_json,
     state_name,
@@ -287,9 +288,7 @@ class Checkpoints(Keeper):
         kept = sorted(self._complete(), key=self._trust, reverse=True)[:_MOST]
         for folder in self._folders():
             if folder not in kept:
-                # The manifest goes first: from then on nobody takes the folder for whole.
-                self._store.delete(f"{folder}/{MANIFEST}")
-                self._store.clear(folder)
+                remove(self._store, folder)
 
     def _trust(self, folder: str) -> tuple[int, str]:
         return (folder in self._whole) - (folder in self._damaged), folder

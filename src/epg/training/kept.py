@@ -1,4 +1,4 @@
-"""Which checkpoints a training stage has, and whether they can be used; nothing is changed."""
+"""Which checkpoints a training stage has, whether they can be used, and which of them may go."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from epg.documents import DocumentError
 from epg.store.base import ObjectNotFound, Store
 from epg.store.digest import stream_sha256
 from epg.store.reading import read_document
-from epg.training.checkpoint_format import FOLDER, MANIFEST, manifest_of, step_of
+from epg.training.checkpoint_format import FOLDER, MANIFEST, manifest_of, remove, step_of
 
 _TORN = "not whole: a save that was interrupted, or goes on"
 
@@ -61,6 +61,25 @@ def kept_checkpoints(
             on_progress(done, total)
         found.append(Kept(folder, step_of(folder), size, fault, torn))
     return found
+
+
+def prune(store: Store, found: list[Kept], keep: int) -> list[Kept]:
+    """Remove all but the newest `keep` that can be used, and return what was removed.
+
+    Where none can be used and some are to be kept, damaged ones stay: a copy may mend them.
+
+    Args:
+        store: where they lie; nobody else writes there.
+        found: all of them, newest first, as `kept_checkpoints` has verified them.
+        keep: how many stay; 0: none.
+    """
+    stay = [kept for kept in found if kept.fault is None][:keep]
+    if keep and not stay:
+        stay = [kept for kept in found if not kept.torn]
+    gone = [kept for kept in found if kept not in stay]
+    for kept in gone:
+        remove(store, kept.folder)
+    return gone
 
 
 def _faults(store: Store, folder: str, sizes: dict[str, int], verify: bool) -> Iterator[str]:

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from epg.store import Store, open_store
+from epg.store.lease import Lease
 from epg.training.checkpoints import Checkpoints
-from epg.training.kept import kept_checkpoints
+from epg.training.kept import kept_checkpoints, prune
 from tests.toys.command import epg
 
 
@@ -27,8 +28,8 @@ def place_of(run: Path) -> Store:
     return open_store(str(run)).sub("pretrain/checkpoints")
 
 
-def flip(run: Path) -> None:
-    [path] = run.glob("pretrain/checkpoints/step-000000020.*/state-*.safetensors")
+def flip(run: Path, step: int = 20) -> None:
+    [path] = run.glob(f"pretrain/checkpoints/step-{step:09d}.*/state-*.safetensors")
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
@@ -78,3 +79,44 @@ def test_the_command_says_what_can_be_used(run: Path) -> None:
     assert "step-000000020" in bad.stderr
     assert "cannot be used" in bad.stderr
     assert "none" in epg(run.parent, "checkpoints", "other", toys=False).stdout
+
+
+@pytest.mark.parametrize(
+    ("damaged", "keep", "left"),
+    [
+        ((), 1, [20]),
+        ((), 0, []),
+        ((20,), 1, [10]),
+        ((20,), 0, []),
+        ((10, 20), 1, [20, 10]),
+    ],
+)
+def test_good_ones_stay_and_damaged_ones_where_there_is_no_good_one(
+    run: Path, damaged: tuple[int, ...], keep: int, left: list[int]
+) -> None:
+    place = place_of(run)
+    for step in damaged:
+        flip(run, step)
+    place.put_bytes("step-000000030.12345678/state-00000.safetensors", b"half")
+    gone = prune(place, kept_checkpoints(place, True), keep)
+    assert [kept.step for kept in kept_checkpoints(place, False)] == left
+    assert {kept.step for kept in gone} == {10, 20, 30} - set(left)
+
+
+def test_the_command_keeps_what_it_is_told_to(run: Path) -> None:
+    def call() -> subprocess.CompletedProcess[str]:
+        return epg(run.parent, "checkpoints", "run", "--keep", "1", toys=False)
+
+    with Lease(open_store(str(run)), "leases/pretrain", "somebody who trains"):
+        refused = call()
+    assert refused.returncode == 2
+    assert "somebody who trains" in refused.stderr
+    assert len(kept_checkpoints(place_of(run), False)) == 2
+    flip(run)
+    kept = call()
+    assert kept.returncode == 0, kept.stderr
+    assert "step 20" in kept.stdout
+    assert "removed (state-00000.safetensors has SHA-256" in kept.stdout
+    assert [one.step for one in kept_checkpoints(place_of(run), False)] == [10]
+    assert epg(run.parent, "checkpoints", "typo", "--keep", "1", toys=False).returncode == 0
+    assert not (run.parent / "typo").exists()
