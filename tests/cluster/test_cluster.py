@@ -172,7 +172,6 @@ def test_shards_by_several_pods_are_those_of_one(site: Site, store: Store, tmp_p
         "parts",
         store=STORE,
         overrides=json.dumps({"data.source": f"webdataset:{STORE}/images", **settings}),
-        denoising="false",
         consistency="false",
         shard_parts="3",
     )
