@@ -33,10 +33,20 @@ def describe_end(facts: RunFacts) -> RunEnd:
     state = facts.status.state.upper() if facts.status else ""
     if failures or state in {"FAILED", "ERROR"}:
         return _failed(facts, failures)
+    states = {objective: branch_state(facts, objective) for objective in facts.objectives}
+    encoder_alone = bool(facts.record("pretrain")) and not set(states.values()) & {"done", "begun"}
+    if state == "RUNNING" and encoder_alone:
+        # Kubeflow's word for a run that was ended, and for one whose last branches nobody wanted.
+        sentence = (
+            "The encoder is trained. No generator was asked for, or the run was ended before."
+        )
+        return RunEnd("unfinished", "unfinished", sentence, [], _resume())
     if state and state != "SUCCEEDED":
         sentence = f"The run was ended before it was done{_where(facts)}."
         return RunEnd("stopped", "stopped", sentence, [], _resume())
-    states = {objective: branch_state(facts, objective) for objective in facts.objectives}
+    if state and encoder_alone:
+        sentence = "The encoder is trained. No generator was asked for."
+        return RunEnd("succeeded", "succeeded", sentence, [])
     wanted = [objective for objective, state in states.items() if state != "not wanted"]
     if wanted and all(states[objective] == "done" for objective in wanted):
         return RunEnd("succeeded", "succeeded", _verdicts(facts, wanted), [])

@@ -170,6 +170,22 @@ def test_a_terminated_run_is_called_stopped() -> None:
     assert describe_end(facts).kind == "stopped"
 
 
+@pytest.mark.parametrize(
+    ("state", "kind", "said"),
+    [
+        ("SUCCEEDED", "succeeded", "No generator was asked for."),
+        ("RUNNING", "unfinished", "No generator was asked for, or the run was ended before."),
+    ],
+)
+def test_a_run_without_a_generator_is_not_called_stopped(state: str, kind: str, said: str) -> None:
+    facts = without(example(), "finetune", "evaluate", "gate", "register")
+    end = describe_end(replace(facts, status=FinalStatus(state)))
+    assert end.kind == kind
+    assert said in end.sentence
+    earlier = without(facts, "pretrain")
+    assert said not in describe_end(replace(earlier, status=FinalStatus(state))).sentence
+
+
 @pytest.mark.parametrize("status", [None, FinalStatus("SUCCEEDED")])
 def test_a_branch_that_was_not_wanted_has_no_place(status: FinalStatus | None) -> None:
     facts = replace(without(example(), "consistency"), status=status)
