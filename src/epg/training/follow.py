@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import signal
 import sys
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 
 from epg.errors import UserError, one_line
 from epg.guard import watch_parent
+from epg.store.scratch import scratch_folder
 from epg.training.job import Trained, TrainingJob
 from epg.training.launch import run_rank
 from epg.training.loop import Watch
@@ -25,10 +24,10 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     place = given_place()
     assert place is not None
-    with tempfile.TemporaryDirectory(prefix="epg-rank-") as scratch:
+    with scratch_folder("rank") as scratch:
 
         def work(job: TrainingJob, world: World) -> Trained:
-            return run_rank(replace(job, scratch=Path(scratch)), world, Watch())
+            return run_rank(replace(job, scratch=scratch), world, Watch())
 
         try:
             follow(work, place)
