@@ -9,7 +9,8 @@ do. The PNG folder is read as training scripts do: Pillow, to float, normalised,
     PYTHONPATH=. python benchmarks/load.py --output benchmarks/results/load.json
     PYTHONPATH=. python benchmarks/load.py --images 200 --rounds 1      # seconds
 
-Peers are measured where they are installed (webdataset 0.2.111, mosaicml-streaming 0.13.0).
+Peers are measured where they are installed (webdataset 0.2.111, mosaicml-streaming 0.13.0,
+nvidia-dali-cuda130 2.4.0, whose operators for CPUs need no GPU).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -99,6 +101,31 @@ def webdataset(paths: list[str], decode: str | None, counts: Counter[int]) -> No
     ):
         assert images.dtype == np.uint8
         counts.update(labels)
+
+
+class Dali:
+    """DALI's reader of webdataset tars and its decoder for CPUs, a thread, a shuffle buffer."""
+
+    def __init__(self, paths: list[str], images: int) -> None:
+        dali = import_module("nvidia.dali")
+
+        @dali.pipeline_def(batch_size=BATCH, num_threads=1, device_id=None)
+        def pipeline() -> tuple[Any, Any]:
+            data, label = dali.fn.readers.webdataset(
+                paths=paths, ext=["jpg", "cls"], random_shuffle=True, initial_fill=500
+            )
+            return dali.fn.decoders.image(data, device="cpu"), label
+
+        self._batches = images // BATCH
+        self._pipeline = pipeline()
+        self._pipeline.build()
+
+    def __call__(self, counts: Counter[int]) -> None:
+        """Read an epoch."""
+        for _ in range(self._batches):
+            images, labels = self._pipeline.run()
+            assert images.as_array().shape == (BATCH, SIZE, SIZE, 3)
+            counts.update(int(bytes(np.asarray(label))) for label in labels)
 
 
 def _stacked(samples: list[tuple[NDArray[np.uint8], int]]) -> tuple[NDArray[np.uint8], list[int]]:
@@ -221,6 +248,8 @@ def measure(folder: Path, images: int, rounds: int, output: Path | None) -> None
     if installed("webdataset"):
         ways["raw"]["webdataset"] = lambda counts: webdataset(paths["raw"], None, counts)
         ways["jpeg"]["webdataset"] = lambda counts: webdataset(paths["jpeg"], "rgb8", counts)
+    if installed("nvidia.dali"):
+        ways["jpeg"]["DALI, CPU"] = Dali(paths["jpeg"], manifests["jpeg"].num_samples("train"))
     if installed("streaming"):
         write_mds(folder / "mds", crops)
         ways["raw"]["MDS"] = lambda counts: mds(folder / "mds", counts)
@@ -249,7 +278,10 @@ def measure(folder: Path, images: int, rounds: int, output: Path | None) -> None
             "size": SIZE,
             "batch": BATCH,
             "window_bytes": WINDOW,
-            "versions": versions("torch", "numpy", "pillow", "webdataset", "mosaicml-streaming"),
+            "versions": versions(
+                *("torch", "numpy", "pillow", "webdataset", "mosaicml-streaming"),
+                "nvidia-dali-cuda130",
+            ),
             "rows": cases,
             "ratios": {f"P4 {case}": ratios(rows) for case, rows in cases.items()},
             "seconds": start(folder, store, manifests["raw"]),
