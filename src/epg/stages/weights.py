@@ -100,4 +100,7 @@ def _download(url: str, path: Path, weights: PublishedWeights, reporter: StageRe
             raise EOFError(f"{done:,} of {size:,} bytes came")
     except (urllib.error.URLError, OSError, EOFError, HTTPException, ValueError) as error:
         reason = one_line(getattr(error, "reason", error))[:120]
-        raise UserError(f"{url}: cannot be fetched ({reason}): {weights.remedy}") from error
+        raise UserError(
+            f"{url}: cannot be fetched ({reason}): on a site without internet "
+            f"fetch it elsewhere and {weights.by_hand}"
+        ) from error

@@ -53,7 +53,14 @@ class PublishedWeights:
         """What to do where it is missing."""
         return (
             f"`epg weights {self.kind}` fetches it; on a site without internet bring {self.url} "
-            f"there and run `epg weights {self.kind} --from FILE` (`--store URI`: into the store "
+            f"there and {self.by_hand}"
+        )
+
+    @property
+    def by_hand(self) -> str:
+        """What to do with a file that was fetched elsewhere."""
+        return (
+            f"run `epg weights {self.kind} --from FILE` (`--store URI`: into the store "
             f"of the runs, for a cluster); {self.variable} names a converted file elsewhere"
         )
 
