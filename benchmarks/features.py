@@ -1,10 +1,11 @@
 """Inception's features: ours, torch-fidelity's and pytorch-fid's, on the same random weights.
 
-Ours folds batch normalisation into the convolutions, keeps channels last and resizes by two matrix
-products. Two cases: images already in memory to features (torch-fidelity's are compared with ours
-first), and generated images to mean and covariance, where the usual way writes PNG files and reads
-them again (pytorch-fid, where it is installed, resizes otherwise, so its features differ). Images
-are crops of photographs. The ways take turns; the figure is the least CPU time.
+Ours folds batch normalisation into the convolutions, packs their weights, keeps channels last, and
+takes four images at a time. Two cases: images already in memory to features (torch-fidelity's are
+compared with ours first), and generated images to mean and covariance, where the usual way writes
+PNG files and reads them again (pytorch-fid, where it is installed, resizes otherwise, so its
+features differ). Images are crops of photographs. The ways take turns; the figure is the least CPU
+time.
 
     OMP_NUM_THREADS=1 python -m benchmarks.features --output benchmarks/results/features.json
     python -m benchmarks.features --images 8 --rounds 1    # seconds

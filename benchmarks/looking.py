@@ -37,7 +37,7 @@ def network(device: torch.device, *, fold: bool) -> FidInception:
     """Return the network with the weights of seed 0."""
     found = FidInception()
     random_weights(found)
-    return (found.fold() if fold else found.eval().requires_grad_(False)).to(device)
+    return found.fold(device) if fold else found.eval().requires_grad_(False).to(device)
 
 
 def look(judge: FidInception, images: torch.Tensor, count: int) -> Describer:

@@ -28,6 +28,7 @@ from torchvision.models.inception import (
 
 from epg.evaluation.features.base import Description, Features, Figures, Statistics
 from epg.evaluation.features.converted import load_converted
+from epg.evaluation.features.packing import PackedConvolution, can_pack
 from epg.evaluation.features.weights import WEIGHTS, WIDTHS
 from epg.evaluation.metrics.frechet import frechet_distance
 from epg.evaluation.metrics.inception_score import score
@@ -37,7 +38,7 @@ from epg.model.files import tensors_digest
 FEATURE_DIM = WIDTHS["inception"]
 SPATIAL_CHANNELS = 7  # of 17×17 pixels: 2,023 features
 INPUT_SIZE = 299
-_CACHED_IMAGES = 16  # at once on CPUs: 64 take a tenth longer each, their layers leave the caches
+_CACHED_IMAGES = 4  # at once on CPUs: the layers of more leave the caches; 16 take 6 % longer each
 
 
 def _average(x: Tensor) -> Tensor:
@@ -146,10 +147,10 @@ class FidInception(nn.Module):
         x = F.max_pool2d(self.Conv2d_2b_3x3(x), 3, stride=2)
         x = F.max_pool2d(self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x)), 3, stride=2)
         x = self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(x)))
-        x = self.Mixed_6c(self.Mixed_6b(self.Mixed_6a(x)))
-        # The graph's `mixed_6/conv` is the first convolution of what is called Mixed_6d here.
-        spatial = self.Mixed_6d.branch1x1(x)[:, :SPATIAL_CHANNELS].permute(0, 2, 3, 1)
-        x = self.Mixed_6e(self.Mixed_6d(x))
+        x = self.Mixed_6d(self.Mixed_6c(self.Mixed_6b(self.Mixed_6a(x))))
+        # The graph's `mixed_6/conv`: the branch that the channels of this block begin with.
+        spatial = x[:, :SPATIAL_CHANNELS].permute(0, 2, 3, 1)
+        x = self.Mixed_6e(x)
         pool = self.Mixed_7c(self.Mixed_7b(self.Mixed_7a(x))).mean((2, 3))
         return pool, pool @ self.fc.weight.T, spatial.flatten(1)
 
@@ -171,40 +172,37 @@ class FidInception(nn.Module):
             metrics["kid"] = kernel_distance(found.features, real.features, device=self.device)
         return Figures(metrics, {})
 
-    def fold(self) -> FidInception:
-        """Fold batch normalisation into the convolutions, channels last: 1.7 times as fast."""
+    def fold(self, device: torch.device | str = "cpu") -> FidInception:
+        """Move to a device, made fast: nearly twice as fast on CPUs.
+
+        Batch normalisation is folded into the convolutions, channels come last, and on CPUs the
+        weights are packed.
+        """
         self.eval()
-        for module in self.modules():
-            if isinstance(module, BasicConv2d):
-                module.conv = fuse_conv_bn_eval(module.conv, module.bn)
-                module.bn = nn.Identity()
-        return self.to(memory_format=torch.channels_last).requires_grad_(False)
+        layers = [module for module in self.modules() if isinstance(module, BasicConv2d)]
+        for layer in layers:
+            layer.conv = fuse_conv_bn_eval(layer.conv, layer.bn)
+            layer.bn = nn.Identity()
+        self.to(device).to(memory_format=torch.channels_last).requires_grad_(False)
+        if torch.device(device).type == "cpu" and can_pack():
+            for layer in layers:
+                layer.conv = PackedConvolution(layer.conv, _CACHED_IMAGES)
+        return self
 
 
 def resize_like_tensorflow(x: Tensor, size: int) -> Tensor:
     """Bilinear resize [N, C, H, W] -> [N, C, size, size] as TensorFlow 1 did it.
 
-    Neither corners nor pixel centres are aligned: output pixel i lies at i·H/size. Two matrix
-    products, 2.4 times as fast as gathering four neighbours.
+    Neither corners nor pixel centres are aligned: output pixel i lies at i·H/size. With corners
+    aligned torch puts it at i·(H - 1)/(size - 1): one more pixel on either side of the fraction,
+    the last one repeated, makes the two the same.
 
     TensorFlow 1.x, resize_bilinear(align_corners=False, half_pixel_centers=False).
     """
-    rows = _interpolation(x.shape[2], size).to(x)
-    columns = _interpolation(x.shape[3], size).to(x)
-    return rows @ x @ columns.T
-
-
-def _interpolation(length: int, size: int) -> Tensor:
-    """Matrix [size, length] whose rows hold the two weights of each output pixel."""
-    scale = torch.tensor(length / size, dtype=torch.float32)  # float32, as in TensorFlow's kernel
-    position = torch.arange(size, dtype=torch.float32) * scale
-    low = position.floor().long().clamp_max(length - 1)
-    high = (low + 1).clamp_max(length - 1)
-    weight = position - low
-    matrix = torch.zeros(size, length)
-    index = torch.arange(size)
-    matrix.index_put_((index, low), 1.0 - weight, accumulate=True)
-    return matrix.index_put_((index, high), weight, accumulate=True)
+    x = F.pad(x, (0, 1, 0, 1), mode="replicate")
+    sides = (size + 1, size + 1)
+    x = F.interpolate(x, size=sides, mode="bilinear", align_corners=True)
+    return x[:, :, :size, :size]
 
 
 def load_inception(path: Path, device: torch.device | str = "cpu") -> FidInception:
@@ -215,4 +213,4 @@ def load_inception(path: Path, device: torch.device | str = "cpu") -> FidIncepti
     model.load_state_dict(state, assign=True)
     model.weights_digest = tensors_digest(state)
     model.device = device
-    return model.fold().to(device)
+    return model.fold(device)
