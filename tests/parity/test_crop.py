@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -51,22 +49,3 @@ def test_the_fast_crop_hardly_differs(grey):
     found = np.concatenate(differences)
     assert found.max() <= 3
     assert (found > 0).mean() < 0.01
-
-
-@pytest.mark.parametrize("quality", [10, 75, 95, 100])
-@pytest.mark.parametrize("grey", [False, True])
-def test_torchvisions_jpeg_decoder_is_pillows(quality, grey):
-    import torch  # noqa: F401 - the decoder is used where it is loaded
-
-    from epg.data.jpeg import torchvision_decoder
-
-    decode = torchvision_decoder()
-    if decode is None:
-        pytest.skip("torchvision decodes no JPEG any more")
-    for number, size in enumerate([(256, 256), (64, 64), (33, 17)]):
-        stream = io.BytesIO()
-        photograph(size, number, grey).save(stream, "JPEG", quality=quality, subsampling=0)
-        expected = np.asarray(Image.open(stream)).reshape(size[1], size[0], -1)
-        assert np.array_equal(decode(stream.getvalue()), expected)
-    with pytest.raises(RuntimeError):
-        decode(stream.getvalue()[: len(stream.getvalue()) // 2])

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from epg.data.jpeg import torchvision_decoder
+from epg.data.jpeg import decode_jpeg
 from epg.data.settings import EncodingSettings
 from epg.data.shard_format import ShardError, decode_pixels, encode_pixels
 
@@ -85,6 +85,8 @@ def decode_image(content: memoryview, extension: str, stored: StoredFormat) -> N
         return _decode_file(bytes(content), stored)
     if extension not in ("png", "jpg"):
         raise ShardError(f"a .{extension} where data.encoding is {stored.encoding}")
+    if extension == "jpg" and (decoded := decode_jpeg(content, shape)) is not None:
+        return decoded
     pixels = _decode_crop(bytes(content), extension)
     if pixels.shape != shape:
         raise ShardError(f"an image of shape {pixels.shape}, expected {shape}")
@@ -99,8 +101,6 @@ def _decode_crop(data: bytes, extension: str) -> NDArray[np.uint8]:
         with Pillow.open(io.BytesIO(data), formats=("PNG" if extension == "png" else "JPEG",)) as p:
             if p.mode not in ("L", "RGB") or p.width * p.height > 2**26:
                 raise ShardError(f"an image of mode {p.mode}, {p.width}×{p.height}")
-            if extension == "jpg" and (decode := torchvision_decoder()) is not None:
-                return decode(data)
             pixels = np.asarray(p, np.uint8)
             return pixels[..., None] if pixels.ndim == 2 else pixels
     except ShardError:

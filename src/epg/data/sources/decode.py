@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from epg.data.jpeg import torchvision_decoder
+from epg.data.jpeg import decode_jpeg
 from epg.data.settings import CropSettings
 from epg.data.sources import base, crop
 from epg.data.sources.base import BadImageError
@@ -38,6 +38,7 @@ Cut = tuple[NDArray[np.uint8], int, tuple[str, ...]]
 _FORMATS = ("JPEG", "PNG", "WEBP")
 COLOURS_TO_GREY = "colours to grey"
 _STRIP_PIXELS = 4_000_000
+_PLAIN_PIXELS = 16_000_000  # an array beside Pillow's image: within what decoding may take
 _MAX_ASPECT = 50
 _ORIENTATION = 0x0112
 
@@ -148,7 +149,9 @@ def _decoded(data: bytes, load: Load[T]) -> tuple[T, tuple[str, ...]]:
 
 def _image(image: Image.Image, data: bytes, whole: bool) -> tuple[Image.Image, list[str]]:
     """Load an opened image, in mode L or RGB."""
-    del whole
+    pixels = _plain_jpeg(image, data, whole)
+    if pixels is not None:
+        return Image.fromarray(pixels[..., 0] if image.mode == "L" else pixels), []
     try:
         _check_sums(image, data)
         image.load()
@@ -158,12 +161,21 @@ def _image(image: Image.Image, data: bytes, whole: bool) -> tuple[Image.Image, l
 
 
 def _array(image: Image.Image, data: bytes, whole: bool) -> tuple[NDArray[np.uint8], list[str]]:
-    """Load an opened image as uint8 [H, W, C]: a plain JPEG without Pillow's copies."""
-    plain = whole and image.format == "JPEG" and image.mode in ("L", "RGB")
-    if plain and (decode := torchvision_decoder()) is not None:
-        return decode(data), []
-    loaded, rules = _image(image, data, whole)
+    """Load an opened image as uint8 [H, W, C]."""
+    pixels = _plain_jpeg(image, data, whole)
+    if pixels is not None:
+        return pixels, []
+    loaded, rules = _image(image, data, False)
     return _with_channels(np.array(loaded, np.uint8)), rules
+
+
+def _plain_jpeg(image: Image.Image, data: bytes, whole: bool) -> NDArray[np.uint8] | None:
+    """Return the pixels of a JPEG to which no rule applies, uint8 [H, W, 1 or 3], or None."""
+    width, height = image.size
+    plain = image.format == "JPEG" and image.mode in ("L", "RGB")
+    if not whole or not plain or width * height > _PLAIN_PIXELS:
+        return None
+    return decode_jpeg(data, (height, width, 1 if image.mode == "L" else 3))
 
 
 def _with_channels(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
