@@ -38,9 +38,13 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
     """
     image = _halved(image, size)
     width, height, left, top = _geometry(*image.size, size)
-    if (width, height) != image.size:
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-    return image.crop((left, top, left + size, top + size))
+    if (width, height) == image.size:
+        return image.crop((left, top, left + size, top + size))
+    # Pillow resizes across, then down: what is cut away of the width need not be resized down.
+    across = image.resize((width, image.height), Image.Resampling.BICUBIC)
+    kept = across.crop((left, 0, left + size, image.height))
+    down = kept.resize((size, height), Image.Resampling.BICUBIC)
+    return down.crop((0, top, size, top + size))
 
 
 def fast_crop(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
