@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from epg.data.sources.base import Image
 from epg.documents import DocumentError, Kind, fields
 
-_LEVELS = np.arange(256, dtype=np.int64)
 _DIGITS = 6  # of a mean, 0 to 1
 _FIELDS: dict[str, Kind] = {"count": int, "sums": list, "squares": list, "sides": dict}
 
@@ -35,16 +35,15 @@ class PixelSums:
     sides: Counter[int] = field(default_factory=Counter)
 
     def add(self, image: Image) -> None:
-        """Add an image, uint8 [H, W, C]."""
-        channels = image.pixels.reshape(-1, image.pixels.shape[2])
-        counted = [np.bincount(channel, minlength=256) for channel in channels.T]
+        """Add an image, uint8 [H, W, C]; H < 2^16."""
+        height, width, channels = image.pixels.shape
+        rows = image.pixels.reshape(height, width * channels)
+        # Down the columns first, in 32 bits, which 2^16 squares of a byte do not fill.
+        sums = rows.sum(0, dtype=np.uint32)
+        squares = np.square(rows, dtype=np.uint16).sum(0, dtype=np.uint32)
         side = 1 << (image.shorter_side.bit_length() - 1) if image.shorter_side else 0
-        self._add(
-            len(channels),
-            [int(levels @ _LEVELS) for levels in counted],
-            [int(levels @ _LEVELS**2) for levels in counted],
-            {side: 1},
-        )
+        of_channels = (_per_channel(sums, channels), _per_channel(squares, channels))
+        self._add(height * width, *of_channels, {side: 1})
 
     def _add(self, count: int, sums: list[int], squares: list[int], sides: dict[int, int]) -> None:
         self.count += count
@@ -94,3 +93,8 @@ class PixelSums:
             raise DocumentError("sums of pixels are whole numbers")
         sides = Counter({int(side): n for side, n in said["sides"].items()})
         return cls(said["count"], said["sums"], said["squares"], sides)
+
+
+def _per_channel(columns: NDArray[np.uint32], channels: int) -> list[int]:
+    """Add up what columns [W·C] hold, per channel."""
+    return columns.reshape(-1, channels).sum(0, dtype=np.uint64).tolist()
