@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Iterable, Iterator
+
+from zlib_ng import zlib_ng
 
 from epg.data.manifest import ShardInfo
 from epg.data.shard_format import END, sample_key, sample_records
@@ -59,7 +60,7 @@ class ShardFile:
             key = sample_key(item.split, item.label, item.number)
             header, content, rest = sample_records(key, image.extension, image.content, item.label)
             name, offset = f"{key}.{image.extension}", self._size + len(header)
-            crc32 = zlib.crc32(content)
+            crc32 = zlib_ng.crc32(content)
             self._entries.append(Entry(name, offset, len(content), item.label, crc32))
             for piece in (header, content, rest):
                 yield self._noted(piece)

@@ -6,12 +6,12 @@ of a shard by one ranged read, and knows of every image whether its bytes are th
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from zlib_ng import zlib_ng
 
 from epg.data.shard_format import ShardError, decode_label, read_members, split_name
 
@@ -95,7 +95,7 @@ def _entries(data: bytes | bytearray, num_classes: int) -> Iterator[Entry]:
             image.offset,
             len(image.content),
             _label(image.key, label.content, num_classes),
-            zlib.crc32(image.content),
+            zlib_ng.crc32(image.content),
         )
 
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from zlib_ng import zlib_ng
 
 from epg.data.encoding import StoredFormat, decode_image
 from epg.data.lanes import Run
@@ -171,7 +171,7 @@ class SplitShards:
             range(run.rows), begins.tolist(), lengths, sums, strict=True
         ):
             content = view[begin : begin + length]
-            if zlib.crc32(content) == expected and len(content) == length:
+            if zlib_ng.crc32(content) == expected and len(content) == length:
                 if raw and not self._is_raw(content):
                     raise self._odd_image(run, row, content)
                 continue
@@ -179,7 +179,7 @@ class SplitShards:
             if len(content) < length:
                 size = self.infos[run.shard].size
                 return f"ended within {name}, the manifest says {size} bytes"
-            found = zlib.crc32(content)
+            found = zlib_ng.crc32(content)
             return f"other bytes at {name}: CRC-32 {found:08x}, its index says {expected:08x}"
         return None
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from zlib_ng import zlib_ng
 
 from epg.data.settings import ImageSettings
 from epg.data.sources.base import BadImageError, Item, OnRead, Reading, stratified_held_out
@@ -186,7 +186,7 @@ def _as_seen(volume: Volume, offset: int, length: int, checksum: int, name: str)
     """Return an image's bytes, those that went into the archive's digest. Raises `UserError`."""
     for _ in range(READS):
         data = volume.read(offset, length)
-        if checksum < 0 or zlib.crc32(data) == checksum:
+        if checksum < 0 or zlib_ng.crc32(data) == checksum:
             return data
         time.sleep(PAUSE_SECONDS)
     raise UserError(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Callable
+
+from zlib_ng import zlib_ng
 
 from epg.data.sources.volumes import Volume
 
@@ -64,7 +65,7 @@ class Cursor:
         found = 0
         while length:
             piece = self._pass(length)
-            found = zlib.crc32(piece, found)
+            found = zlib_ng.crc32(piece, found)
             length -= len(piece)
         return found
 
