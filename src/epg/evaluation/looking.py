@@ -74,7 +74,7 @@ class Look:
     Attributes:
         networks: name in the recipe -> who looks.
         source: the images.
-        keep: features to keep; see `describe`.
+        keep: features to keep; see `Describer`.
         first: how many of the first images are kept.
         judge: which network's confidence ranks the images; empty: none.
         facts: numbers of this process's work so far, such as seconds; they go into its parts.

@@ -17,18 +17,18 @@ from numpy.typing import NDArray
 
 from epg.data.arrays import read_npy_stream
 from epg.errors import UserError, one_line
-from epg.evaluation.features.base import FeatureNetwork, Statistics
-from epg.evaluation.features.describing import describe
+from epg.evaluation.features.base import Description, FeatureNetwork, Statistics
 from epg.evaluation.metrics.moments import Moments
-from epg.evaluation.sources import Images, NpzImages, content_digest, open_images, spans
-from epg.protocol import REFERENCE_FEATURES, Reference
+from epg.evaluation.sources import Images, NpzImages, content_digest, open_images
+from epg.protocol import Reference
 from epg.store.digest import file_sha256
 
 #: Arrays of ADM's files: mean and covariance of the pooled and of the spatial features.
 _POOLED, _SPATIAL = ("mu", "sigma"), ("mu_s", "sigma_s")
 _MAX_BYTES = 1024**3
 
-OnBatch = Callable[[int, int], None]
+#: Looks at images by all networks: name in the recipe -> what it sees.
+Describe = Callable[[Images], Mapping[str, Description]]
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ def read_reference(
     path: Path,
     networks: Mapping[str, FeatureNetwork],
     shape: tuple[int, int, int],
+    describe: Describe,
     *,
     device: torch.device | str = "cpu",
-    on_batch: OnBatch | None = None,
 ) -> FileReference:
     """Read a reference file or folder.
 
@@ -53,14 +53,14 @@ def read_reference(
         path: it.
         networks: name in the recipe -> who looks; ADM's statistics are Inception's alone.
         shape: height, width and channels of the images that are compared with it.
+        describe: looks at its images, where it has any.
         device: where the networks lie.
-        on_batch: called with (images seen, all) while its images are looked at.
 
     Raises:
         UserError: it is none, of another resolution, or of another network.
     """
     statistics = _adm_statistics(path)
-    images = _images(path, needed=not statistics)
+    images = _images(path, device, needed=not statistics)
     if images is not None and images.shape != shape:
         raise UserError(
             f"{path}: a reference of {_size(images.shape)}, for images of {_size(shape)}: features "
@@ -68,17 +68,9 @@ def read_reference(
         )
     found: dict[str, Statistics] = {}
     if images is not None:
-        total = len(images.labels)
-        described = describe(
-            list(networks.values()),
-            spans(images, 512),
-            device=device,
-            keep=REFERENCE_FEATURES,
-            on_batch=None if on_batch is None else lambda seen: on_batch(seen, total),
-        )
         found = {
             kind: Statistics(one.moments, one.spatial, one.features)
-            for kind, one in zip(networks, described, strict=True)
+            for kind, one in describe(images).items()
         }
     if statistics:
         return _with_statistics(path, statistics, found, networks)
@@ -157,14 +149,14 @@ def _check_pair(found: Mapping[str, NDArray[np.float64]], mean: str, covariance:
         raise ValueError(f"{covariance} is no covariance: it is not symmetric, or below zero")
 
 
-def _images(path: Path, *, needed: bool) -> Images | None:
+def _images(path: Path, device: torch.device | str, *, needed: bool) -> Images | None:
     """Open the images of a reference; ADM's files may go without them."""
     if not needed:
         with zipfile.ZipFile(path) as archive:
             if "arr_0.npy" not in archive.namelist():
                 return None
-        return NpzImages(path)
-    return open_images(path)
+        return NpzImages(path, device)
+    return open_images(path, device)
 
 
 def _size(shape: tuple[int, int, int]) -> str:

@@ -8,10 +8,13 @@ Shapes: `N` images, `n` of a span, `H W C` pixels.
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 import math
+import time
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from epg.data.arrays import ArrayHeader, array_header, read_npy_stream
 from epg.data.sources.base import BadImageError
 from epg.data.sources.decode import decode_bytes, to_channels
 from epg.errors import UserError, one_line
+from epg.store.files import explained
 
 IMAGES, LABELS = "arr_0", "arr_1"
 _MAX_LABELS = 10**8  # bytes
@@ -45,6 +49,7 @@ class NpzImages:
 
     def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
         self.path, self._device = path, device
+        self.files = [path]
         self._stream: Any = None
         self._position = 0
         try:
@@ -82,14 +87,15 @@ class NpzImages:
 
     def read_array(self, start: int, end: int) -> NDArray[np.uint8]:
         """Return a span as uint8 [n, H, W, C]; spans in order are read once."""
+        size = math.prod(self.shape)
         try:
             if self._stream is None or start < self._position:
                 archive = zipfile.ZipFile(self.path)
                 self._stream = archive.open(self._member)
                 array_header(self._stream)
                 self._position = 0
-            self._read((start - self._position) * math.prod(self.shape))
-            data = self._read((end - start) * math.prod(self.shape))
+            self._stream.seek((start - self._position) * size, io.SEEK_CUR)  # in small pieces
+            data = self._read((end - start) * size)
         except _DAMAGE as error:
             raise _refused(self.path, error) from error
         self._position = end
@@ -162,16 +168,57 @@ def content_digest(images: Images) -> str:
     return digest.hexdigest()
 
 
-def check_variety(extremes: Mapping[str, int], path: Path) -> None:
-    """Refuse a set whose pixels are all alike. Raises `UserError`.
+def files_digest(images: Images) -> str:
+    """Return a digest of the files' paths, sizes and times: while it stays, so do the images.
 
-    Args:
-        extremes: `low` and `high`, over all pixels of all images.
-        path: what is refused.
+    It takes no reading, other than `content_digest`. Raises `UserError` where a file is gone.
     """
-    if extremes["low"] == extremes["high"]:
-        what = "black" if extremes["high"] == 0 else f"of one value, {extremes['high']}"
-        raise UserError(f"{path}: every pixel of every image is {what}: nothing can be measured")
+    facts = []
+    for file in images.files:
+        with explained(file, "read"):
+            status = file.stat()
+        facts.append((str(file.absolute()), status.st_size, status.st_mtime_ns))
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+class TimedImages:
+    """Given images as they are looked at; it notices on the way whether they differ at all."""
+
+    def __init__(self, images: Images) -> None:
+        """Take over images; their device is where spans go."""
+        self._images, self.labels = images, images.labels
+        self._shade = int(images.read_array(0, 1).flat[0])
+        self._begun, self._read, self._seconds, self._unlike = 0.0, 0, 0.0, 0
+
+    @property
+    def images_per_second(self) -> float:
+        """Throughput so far, from the first reading to the last one."""
+        return self._read / max(self._seconds, 1e-9)
+
+    def facts(self) -> dict[str, float]:
+        """Return the seconds so far, and how many images differ from one plain surface.
+
+        It is that of the first pixel of the set, so that all processes mean the same.
+        """
+        return {"seconds": self._seconds, "unlike": float(self._unlike)}
+
+    def read(self, start: int, end: int) -> Tensor:
+        """Return a span as uint8 [n, H, W, C] on the device. Raises `UserError`."""
+        self._begun = self._begun or time.monotonic()
+        found = self._images.read(start, end)
+        self._unlike += int((found != self._shade).flatten(1).any(1).sum())
+        self._read += end - start
+        self._seconds = time.monotonic() - self._begun
+        return found
+
+    def check(self, unlike: float) -> None:
+        """Refuse a set of which no image is unlike; see `facts`. Raises `UserError`."""
+        if not unlike:
+            what = "black" if self._shade == 0 else f"of one value, {self._shade}"
+            raise UserError(
+                f"{self._images.path}: every pixel of every image is {what}: nothing can be "
+                "measured"
+            )
 
 
 def _images_header(header: ArrayHeader) -> ArrayHeader:

@@ -17,11 +17,14 @@ RECIPE_KEY = "recipe.yaml"
 PIPELINE_RUN_VARIABLE = "EPG_PIPELINE_RUN"
 #: In a run name, what the pipeline run's id takes the place of: recurring runs have one name.
 RUN_PLACE = "{run}"
+#: Folder of a store's root for images that are measured without a run.
+MEASURED = "measured"
 #: Folders of a store's root that are no runs.
 _TAKEN = {
     "registry": "models are registered",
     "weights": "weights of feature networks lie",
     "statistics": "statistics of real images are kept",
+    MEASURED: "measurements of given images go on after a kill",
 }
 
 

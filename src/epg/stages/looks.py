@@ -1,4 +1,4 @@
-"""What may be looked at by several processes: generated images, or a split of real ones.
+"""What may be looked at by several processes: images generated, given, or of a split.
 
 A task says it all in plain values, so that it travels to other processes as JSON (`shares.py`).
 """
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from epg.evaluation.generate import GeneratedImages
     from epg.evaluation.looking import Look, TimedSource
     from epg.evaluation.reading import SplitImages
+    from epg.evaluation.sources import Images, TimedImages
     from epg.model.files import LoadedGenerator
+
+GIVEN_SPAN = 512  # images of others that are read at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +37,8 @@ class LookTask(ABC):
 
     Attributes:
         root: URI of the store of the runs.
-        run_name: whose.
-        parts: folder of the run's store for parts; its name says what they depend on.
+        run_name: whose, or another folder of that store.
+        parts: folder there for parts; its name says what they depend on.
         count: images of the set.
         span: images that are read at a time.
         networks: names in the recipe of those that look.
@@ -194,9 +197,61 @@ class RealTask(LookTask):
         return SplitImages(ShardReader(store, manifest, self.split), device)
 
 
+@dataclass(frozen=True, kw_only=True)
+class GivenTask(LookTask):
+    """Images that others made.
+
+    Attributes:
+        path: an `.npz` or a folder.
+    """
+
+    what = "measuring"
+    path: str
+
+    def source(self, device: torch.device, images: Images | None = None) -> TimedImages:
+        """Open the images; `images` are they where they are open."""
+        from epg.evaluation.sources import TimedImages, open_images
+
+        return TimedImages(images or open_images(Path(self.path), device))
+
+
+def given_task(
+    images: Images,
+    networks: Mapping[str, FeatureNetwork],
+    *,
+    root: str,
+    run_name: str,
+    parts: str,
+    classifier: Path | None = None,
+    keep: int,
+) -> GivenTask:
+    """Return the task of looking at given images.
+
+    Args:
+        images: they.
+        networks: name in the recipe -> who looks.
+        root: URI of the store of the runs.
+        run_name: whose, or another folder of that store.
+        parts: folder there for parts; its name says what they depend on.
+        classifier: local weights file, where it is among the networks.
+        keep: features to keep.
+    """
+    return GivenTask(
+        root=root,
+        run_name=run_name,
+        parts=parts,
+        count=len(images.labels),
+        span=GIVEN_SPAN,
+        networks=list(networks),
+        classifier=str(classifier or ""),
+        keep=keep,
+        path=str(images.path.absolute()),
+    )
+
+
 def read_task(data: bytes) -> LookTask:
     """Read what `LookTask.to_json` gave."""
     content = parse_object(data)
-    kinds = {kind.__name__: kind for kind in (GeneratedTask, RealTask)}
+    kinds = {kind.__name__: kind for kind in (GeneratedTask, RealTask, GivenTask)}
     spans = [(int(start), int(end)) for start, end in content.pop("spans")]
     return kinds[content.pop("task")](**content, spans=spans)

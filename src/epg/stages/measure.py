@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,22 +15,37 @@ from epg.documents import without_nan, written
 from epg.errors import UserError
 from epg.evaluation.checks import check_count
 from epg.evaluation.features.weights import require_weights
-from epg.protocol import FACTS, HASHES, FeatureSpace, Protocol, Reference
+from epg.protocol import (
+    FACTS,
+    HASHES,
+    REFERENCE_FEATURES,
+    SAMPLE_FEATURES,
+    FeatureSpace,
+    Protocol,
+    Reference,
+)
 from epg.runs.handover import HandOver
 from epg.runs.record import require_record
-from epg.runs.run import Run
+from epg.runs.run import MEASURED, Run
+from epg.stages.looks import given_task
 from epg.stages.measured import with_measured
+from epg.stages.shares import look
+from epg.store import Store, open_store
 from epg.store.files import explained
+from epg.store.held import HeldStore
+from epg.store.lease import Lease
 from epg.store.scratch import scratch_folder
 from epg.telemetry.progress import StageReporter
 
 if TYPE_CHECKING:
     import torch
 
-    from epg.evaluation.features.base import Description, FeatureNetwork, Statistics
+    from epg.evaluation.features.base import FeatureNetwork, Statistics
+    from epg.evaluation.parts import Whole
     from epg.evaluation.sources import Images
 
 LABEL_RULES = ("balanced", "random", "unknown")
+_VERSION = 1  # of what is seen; up with every change of it
 
 
 @dataclass(frozen=True)
@@ -41,7 +59,8 @@ class Request:
         networks: names as in `evaluate.networks`, where there is no run.
         labels: how the samples' classes were drawn, where the caller knows.
         few: measure also where there are fewer images than features.
-        store: URI of a store in which weights may lie.
+        store: URI of the store of the runs: weights may lie there, and what was seen before a kill;
+            None: neither.
     """
 
     images: Path
@@ -77,7 +96,8 @@ def measure(request: Request) -> dict[str, Any]:
     root = request.run.store_uri if request.run is not None else request.store
     require_weights(settings.networks, root)
     with scratch_folder("measure") as scratch:
-        return _Measuring(request, settings, scratch, StageReporter("evaluate")).work(root)
+        reporter = StageReporter("evaluate")
+        return _Measuring(request, settings, scratch, root or str(scratch), reporter).work()
 
 
 @dataclass(frozen=True)
@@ -85,22 +105,43 @@ class _Measuring:
     request: Request
     settings: EvaluateConfig
     scratch: Path
+    root: str  # URI of a store
     reporter: StageReporter
+    kept: list[str] = field(default_factory=list)  # folders of what was seen
 
-    def work(self, root: str | None) -> dict[str, Any]:
+    @cached_property
+    def store(self) -> Store:
+        """Where parts lie until all is measured."""
+        return open_store(self.root).sub(MEASURED)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the networks lie."""
+        from epg.model.device import prepare_device
+
+        return prepare_device()
+
+    @cached_property
+    def classifier(self) -> Path | None:
+        """Weights of the run's own judge, where it is asked for."""
+        if "classifier" not in self.settings.networks:
+            return None
+        return self._of_run("classifier", "classifier.safetensors")
+
+    def work(self) -> dict[str, Any]:
+        """Look at the images, compare them, say how."""
         from epg.evaluation.features.networks import open_networks
         from epg.evaluation.judging import Judging
         from epg.evaluation.sources import open_images
-        from epg.model.device import prepare_device
 
-        device = prepare_device()
-        images = open_images(self.request.images, device)
+        images = open_images(self.request.images, self.device)
         rule = self._labels_rule(images)
-        classifier = None
-        if "classifier" in self.settings.networks:
-            classifier = self._of_run("classifier", "classifier.safetensors")
         networks = open_networks(
-            self.settings.networks, classifier, device, root=root, scratch=self.scratch
+            self.settings.networks,
+            self.classifier,
+            self.device,
+            root=self.root,
+            scratch=self.scratch,
         )
         count = len(images.labels)
         check_count(
@@ -110,11 +151,14 @@ class _Measuring:
             few=self.request.few,
             mend="bring more, or add --few",
         )
-        real, references = self._real(networks, images, device)
-        found = self._look(networks, images, device)
+        real, references = self._real(networks, images)
+        judged = next(iter(real.values()))
+        found = self._look(networks, images, SAMPLE_FEATURES, judged).found
         settings = self.settings
         seed = self.request.run.recipe.seed if self.request.run is not None else 0
-        verdicts = Judging(settings, networks, seed, device).figures(real, found, images.labels)
+        verdicts = Judging(settings, networks, seed, self.device).figures(
+            real, found, images.labels
+        )
         metrics: dict[str, Any] = {**verdicts.metrics, "num_samples": count}
         if not images.has_labels:
             for name in ("class_agreement",):
@@ -130,6 +174,8 @@ class _Measuring:
             FACTS: protocol.facts(),
             HASHES: protocol.hashes(metrics),
         }
+        for folder in self.kept:
+            self.store.clear(folder)
         self.reporter.finished({})
         return {"metrics": metrics, "details": details}
 
@@ -158,7 +204,7 @@ class _Measuring:
         return given or looks
 
     def _real(
-        self, networks: Mapping[str, FeatureNetwork], images: Images, device: torch.device
+        self, networks: Mapping[str, FeatureNetwork], images: Images
     ) -> tuple[dict[str, Statistics], dict[str, Reference]]:
         """Return what the networks see in the reference, and how the protocol calls it."""
         from epg.evaluation.features.base import Statistics
@@ -169,8 +215,8 @@ class _Measuring:
                 self.request.reference,
                 networks,
                 images.shape,
-                device=device,
-                on_batch=lambda done, total: self.reporter.progress(done, total, "real images"),
+                lambda real: self._look(networks, real).found,
+                device=self.device,
             )
             return found.statistics, dict.fromkeys(networks, found.reference)
         run = self.request.run
@@ -190,29 +236,49 @@ class _Measuring:
         return real, {kind: Reference(**told[kind]) for kind in networks}
 
     def _look(
-        self, networks: Mapping[str, FeatureNetwork], images: Images, device: torch.device
-    ) -> dict[str, Description]:
-        """Return what the networks see in the samples; refuse those that are all alike."""
-        from epg.evaluation.features.describing import SPAN, describe
-        from epg.evaluation.sources import check_variety, spans
+        self,
+        networks: Mapping[str, FeatureNetwork],
+        images: Images,
+        keep: int = REFERENCE_FEATURES,
+        real: Statistics | None = None,
+    ) -> Whole:
+        """Return what networks see in images; as many processes as there are GPUs share it.
 
-        extremes = {"low": 255, "high": 0}
+        With `real`, what they see in the reference, the distance to it is estimated on the way;
+        without, these are the reference, which is kept until the samples are measured, too.
+        """
+        from epg.evaluation.sources import files_digest
 
-        def watched() -> Any:
-            for pixels, labels in spans(images, SPAN):
-                extremes["low"] = min(extremes["low"], int(pixels.min()))
-                extremes["high"] = max(extremes["high"], int(pixels.max()))
-                yield pixels, labels
-
-        total = len(images.labels)
-        found = describe(
-            list(networks.values()),
-            watched(),
-            device=device,
-            on_batch=lambda seen: self.reporter.progress(seen, total, "images"),
+        judges = {kind: network.weights_digest for kind, network in networks.items()}
+        facts = json.dumps([files_digest(images), judges, keep, _VERSION])
+        name = hashlib.sha256(facts.encode()).hexdigest()[:16]
+        task = given_task(
+            images,
+            networks,
+            root=self.root,
+            run_name=MEASURED,
+            parts=name,
+            classifier=self.classifier,
+            keep=keep,
         )
-        check_variety(extremes, self.request.images)
-        return dict(zip(networks, found, strict=True))
+        unit = "images" if real is not None else "reference images"
+        with Lease(self.store, f"{name}.lock", f"epg evaluate of {images.path}") as lease:
+            source = task.source(self.device, images)
+            whole = look(
+                task,
+                source,
+                networks,
+                HeldStore(self.store, lease),
+                self.reporter,
+                real=real,
+                progress=lambda done, total, told: self.reporter.progress(
+                    done, total, unit, **told
+                ),
+                clear=real is not None,
+            )
+        source.check(whole.facts["unlike"])
+        self.kept.append(name)
+        return whole
 
     def _of_run(self, name: str, filename: str) -> Path:
         if self.request.run is None:

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ from epg.runs.record import Outputs, StageRecord, fingerprint
 from epg.runs.run import Run
 from epg.stages.catalog import STAGES
 from epg.stages.inputs import stored_manifest
-from epg.stages.looks import RealTask
+from epg.stages.looks import RealTask, given_task
 from epg.stages.measured import with_measured
 from epg.stages.own_classifier import own_classifier
 from epg.stages.settings import reference_config
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from epg.data.reader import ShardReader
     from epg.evaluation.features.base import Description, FeatureNetwork, Statistics
+    from epg.evaluation.sources import Images
 
 STAGE = STAGES["reference-statistics"]
 _VERSION = 1  # of the statistics that runs share; up with every change of what they are
@@ -184,15 +186,32 @@ class _Describing:
             return {}
         path = find_reference(recipe.evaluate.reference_file, root).local(self.outputs.scratch)
         data = recipe.data
-        read = read_reference(
-            path,
-            {"inception": networks["inception"]},
-            (data.image_size, data.image_size, data.channels),
-            device=self.device,
-            on_batch=lambda done, total: self.reporter.progress(done, total, "reference images"),
-        )
+        judges = {"inception": networks["inception"]}
+        shape = (data.image_size, data.image_size, data.channels)
+        read = read_reference(path, judges, shape, partial(self._given, judges), device=self.device)
         statistics |= read.statistics
         return {"inception": read.reference}
+
+    def _given(
+        self, networks: Mapping[str, FeatureNetwork], images: Images
+    ) -> dict[str, Description]:
+        """Return what networks see in the images of the recipe's file; as `_look`."""
+        task = given_task(
+            images,
+            networks,
+            root=self.run.store_uri,
+            run_name=self.run.name,
+            parts=self._parts("file", networks),
+            keep=REFERENCE_FEATURES,
+        )
+        source = task.source(self.device, images)
+        return look(task, source, networks, self.outputs.store, self.reporter).found
+
+    def _parts(self, of: str, networks: Mapping[str, FeatureNetwork]) -> str:
+        """Return the folder for what networks have seen so far."""
+        judges = {kind: network.weights_digest for kind, network in networks.items()}
+        facts = json.dumps([of, judges, REFERENCE_FEATURES, _VERSION])
+        return f"{self.done}/{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
 
     def _look(
         self, networks: Mapping[str, FeatureNetwork], split: str
@@ -206,12 +225,10 @@ class _Describing:
         reader = self.splits[split]
         manifest = self.outputs.scratch / "manifest.json"
         manifest.write_bytes(reader.manifest.to_json())
-        judges = {kind: network.weights_digest for kind, network in networks.items()}
-        facts = json.dumps([split, judges, REFERENCE_FEATURES, _VERSION])
         task = RealTask(
             root=self.run.store_uri,
             run_name=self.run.name,
-            parts=f"{self.done}/{hashlib.sha256(facts.encode()).hexdigest()[:16]}",
+            parts=self._parts(split, networks),
             count=reader.num_samples,
             span=READ_BATCH,
             networks=list(networks),

@@ -44,6 +44,7 @@ def look(
     *,
     real: Statistics | None = None,
     progress: Progress | None = None,
+    clear: bool = True,
 ) -> Whole:
     """Look at all images that no stored part holds; several processes take a share each.
 
@@ -55,6 +56,7 @@ def look(
         reporter: hears of messages.
         real: what the first network sees in real images, for a running estimate of the distance.
         progress: default: the reporter hears of it.
+        clear: parts are removed once all are seen; else the caller does so.
 
     Raises:
         UserError: another process failed, or what it has stored cannot be read.
@@ -103,7 +105,8 @@ def look(
         )
     whole = Whole.of(parts, RANKED)
     whole.facts["seconds"] /= size  # they worked side by side
-    stored.clear()
+    if clear:
+        stored.clear()
     return whole
 
 
@@ -153,12 +156,12 @@ def main(arguments: list[str]) -> None:
     from epg.evaluation.parts import StoredParts, share
     from epg.evaluation.progress import Running
     from epg.model.device import prepare_device
-    from epg.runs.run import run_store
+    from epg.store import open_store
     from epg.store.scratch import scratch_folder
 
     path, rank, size = Path(arguments[0]), int(arguments[1]), int(arguments[2])
     task = read_task(path.read_bytes())
-    stored = StoredParts(run_store(task.root, task.run_name), task.parts)
+    stored = StoredParts(open_store(task.root).sub(task.run_name), task.parts)
     with scratch_folder("share") as scratch:
         device = prepare_device(rank, size)
         source, networks = task.source(device), task.open_networks(scratch, device)

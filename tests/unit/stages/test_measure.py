@@ -11,13 +11,18 @@ import numpy as np
 import pytest
 import torch
 
+from epg import children
 from epg.config.loading import load_recipe
 from epg.errors import UserError
+from epg.evaluation import looking
 from epg.evaluation.features import inception, networks, weights
 from epg.evaluation.features.base import Features, Statistics
 from epg.evaluation.features.weights import WEIGHTS, Found
 from epg.evaluation.metrics.frechet import frechet_distance
 from epg.evaluation.metrics.moments import Moments
+from epg.evaluation.parts import StoredParts
+from epg.evaluation.saving import write_images
+from epg.evaluation.sources import TimedImages
 from epg.measures import FIGURES
 from epg.model.files import save_weights
 from epg.model.generator import Generator
@@ -27,6 +32,8 @@ from epg.stages.evaluate import evaluate
 from epg.stages.measure import Request, measure, write_figures
 from epg.stages.reference_statistics import reference_statistics
 from epg.stages.shard import shard
+from epg.store.lease import InUse
+from epg.store.local import LocalStore
 from tests.toys.handed import hand_over
 
 RNG = np.random.default_rng(0)
@@ -281,3 +288,98 @@ def test_a_runs_statistics_are_a_reference(tmp_path):
     beyond = saved(tmp_path / "beyond.npz", arr_0=PIXELS[:, :, :, :1], arr_1=LABELS + 5)
     with pytest.raises(UserError, match="images of class 14: the recipe has classes 0 to 9"):
         measure(Request(beyond, run=run))
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory) -> Run:
+    """A run with statistics of digits in its own classifier, which child processes can load."""
+    root = tmp_path_factory.mktemp("store")
+    run = Run.open("smoke", {"evaluate.classifier_epochs": 1}, str(root), "a-run")
+    shard(run)
+    reference_statistics(run)
+    return run
+
+
+def grey(path: Path, count: int) -> Path:
+    pixels = np.random.default_rng(3).integers(0, 256, (count, 8, 8, 1), dtype=np.uint8)
+    return saved(path, arr_0=pixels, arr_1=np.arange(count, dtype=np.int64) % 10)
+
+
+def assert_same(one: dict[str, Any], other: dict[str, Any], run: Run) -> None:
+    assert one["metrics"] == pytest.approx(other["metrics"], rel=1e-9)
+    assert one["details"][HASHES] == other["details"][HASHES]
+    assert not (Path(run.store_uri) / "measured").exists()
+
+
+def test_measuring_that_was_killed_goes_on(described, tmp_path, monkeypatch):
+    """No image is seen twice, neither of the samples nor of the reference."""
+    request = Request(grey(tmp_path / "x.npz", 1100), grey(tmp_path / "y.npz", 1400), run=described)
+    alone = measure(request)
+    monkeypatch.setattr(looking, "PART_SECONDS", 0.0)
+    read = TimedImages.read
+    spans: list[tuple[int, int]] = []
+
+    def reading(until: int) -> None:
+        def counted(self: TimedImages, start: int, end: int) -> torch.Tensor:
+            if len(spans) == until:
+                raise KeyboardInterrupt
+            spans.append((start, end))
+            return read(self, start, end)
+
+        monkeypatch.setattr(TimedImages, "read", counted)
+
+    for until in (2, 5):
+        reading(until)
+        with pytest.raises(KeyboardInterrupt):
+            measure(request)
+    assert spans[:3] == [(0, 512), (512, 1024), (1024, 1400)]
+    reading(99)
+    assert_same(measure(request), alone, described)
+    assert spans[3:] == [(0, 512), (512, 1024), (1024, 1100)]
+
+
+def test_several_processes_share_the_measuring(described, tmp_path, monkeypatch):
+    """Of a folder as of an `.npz`."""
+    path = grey(tmp_path / "x.npz", 1100)
+    with np.load(path) as found:
+        write_images(tmp_path / "folder", iter([found["arr_0"]]), found["arr_1"], (1100, 8, 8, 1))
+    alone = measure(Request(path, run=described))
+    assert_same(measure(Request(tmp_path / "folder", run=described)), alone, described)
+    monkeypatch.setenv("EPG_PROCESSES", "2")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    started: list[str] = []
+    start = children.start
+
+    def noted(module: str, arguments: list[str], **named: Any) -> Any:
+        started.append(arguments[1])
+        return start(module, arguments, **named)
+
+    monkeypatch.setattr(children, "start", noted)
+    assert_same(measure(Request(path, run=described)), alone, described)
+    assert started == ["1"]
+
+
+def test_other_images_under_the_same_name_are_looked_at(described, tmp_path, monkeypatch):
+    request = Request(grey(tmp_path / "x.npz", 600), run=described)
+    with monkeypatch.context() as kept:
+        kept.setattr(StoredParts, "clear", lambda self: None)
+        kept.setattr(LocalStore, "clear", lambda *_: None)
+        measure(request)
+    assert (Path(described.store_uri) / "measured").exists()
+    saved(request.images, arr_0=np.zeros((600, 8, 8, 1), np.uint8))
+    with pytest.raises(UserError, match="every pixel of every image is black"):
+        measure(request)
+
+
+def test_two_do_not_measure_the_same_images_at_once(described, tmp_path, monkeypatch):
+    request = Request(grey(tmp_path / "x.npz", 600), run=described)
+    read = TimedImages.read
+
+    def meanwhile(self: TimedImages, start: int, end: int) -> torch.Tensor:
+        monkeypatch.setattr(TimedImages, "read", read)
+        with pytest.raises(InUse, match=r"epg evaluate of .*x\.npz"):
+            measure(request)
+        return read(self, start, end)
+
+    monkeypatch.setattr(TimedImages, "read", meanwhile)
+    measure(request)

@@ -5,7 +5,7 @@ Shapes: `B` batch, `N` images, `H W C` pixels, `D` feature width, `K` classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,70 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from epg.evaluation.features.base import Description, FeatureNetwork, Features
+from epg.evaluation.features.base import FeatureNetwork, Features
 from epg.evaluation.features.seen import Seen
 from epg.evaluation.metrics.inception_score import ScoreSums, joined, score_sums
 from epg.evaluation.metrics.moments import MomentAccumulator, Scatter
 from epg.evaluation.precision import full_precision
-from epg.protocol import SAMPLE_FEATURES
 
 #: Images that a network sees at once: the k-th group of a set is the same images however they
 #: arrive, because another group would round their features otherwise.
 GROUP = 64
-SPAN = 8 * GROUP
-
-Labelled = tuple[NDArray[np.uint8], NDArray[np.int64]]
-
-
-def describe(
-    networks: Sequence[FeatureNetwork],
-    batches: Iterable[Labelled],
-    *,
-    device: torch.device | str = "cpu",
-    keep: int = SAMPLE_FEATURES,
-    on_batch: Callable[[int], None] | None = None,
-) -> list[Description]:
-    """Look at uint8 batches [B, H, W, C] once; only features and sums stay in memory.
-
-    Args:
-        networks: who looks; each batch goes to every one of them.
-        batches: all images with their labels int64 [B], in batches of any size.
-        device: where the networks lie.
-        keep: rows of features to keep, for precision and recall.
-        on_batch: called with the number of images seen so far.
-
-    Returns:
-        one description per network; none depends on the size of the batches.
-    """
-    describer = Describer(networks, keep)
-    seen = 0
-    for images, labels in _spans(batches):
-        describer.add(torch.tensor(images, device=device), labels, seen)
-        seen += len(images)
-        if on_batch is not None:
-            on_batch(seen)
-    if not seen:
-        raise ValueError("no images to describe")
-    return [Seen.described([part]) for part in describer.seen()]
-
-
-def _spans(batches: Iterable[Labelled]) -> Iterable[Labelled]:
-    """Cut a stream of batches of any size into spans of one size; the last may be shorter."""
-    waiting: list[Labelled] = []
-    count = 0
-    for images, labels in batches:
-        waiting.append((images, labels))
-        count += len(images)
-        while count >= SPAN:
-            whole = [np.concatenate([part[i] for part in waiting]) for i in (0, 1)]
-            yield whole[0][:SPAN], whole[1][:SPAN]
-            waiting = [(whole[0][SPAN:], whole[1][SPAN:])]
-            count -= SPAN
-    if count:
-        yield (
-            np.concatenate([images for images, _ in waiting]),
-            np.concatenate([labels for _, labels in waiting]),
-        )
 
 
 class Describer:
@@ -87,7 +32,12 @@ class Describer:
     """
 
     def __init__(self, networks: Sequence[FeatureNetwork], keep: int) -> None:
-        """Start with nothing seen; see `describe` for the arguments."""
+        """Start with nothing seen.
+
+        Args:
+            networks: who looks; every one of them sees every image.
+            keep: rows of features to keep, for precision and recall.
+        """
         self._networks = list(networks)
         self._keep = keep
         self._sums = [_Sums(keep) for _ in networks]

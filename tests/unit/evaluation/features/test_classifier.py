@@ -18,8 +18,8 @@ from epg.evaluation.features.classifier import (
     shift,
     train_classifier,
 )
-from epg.evaluation.features.describing import describe
 from epg.model.files import save_weights
+from tests.toys.described import describe
 
 SHAPE = ClassifierShape("digits-cnn", 8, 1, 10, [0.3], [0.38])
 
@@ -49,7 +49,7 @@ def trained(digits) -> Classifier:
 
 def test_it_learns_digits_in_five_epochs(digits, trained):
     images, labels = digits
-    (found,) = describe([trained], [(images[1400:], labels[1400:])])
+    (found,) = describe([trained], images[1400:], labels[1400:])
     quality = trained.quality(found, labels[1400:])
     assert quality["classifier_held_out_accuracy"] >= 0.94
     assert found.features.shape == (len(images) - 1400, SHAPE.feature_dim)
@@ -57,8 +57,8 @@ def test_it_learns_digits_in_five_epochs(digits, trained):
 
 def test_its_figures_are_a_distance_and_an_agreement(digits, trained):
     images, labels = digits
-    real, copies, other = describe([trained], [(images[:600], labels[:600])]) + [
-        describe([trained], [(x, labels[:600])])[0] for x in (images[:600], 255 - images[600:1200])
+    real, copies, other = describe([trained], images[:600], labels[:600]) + [
+        describe([trained], x, labels[:600])[0] for x in (images[:600], 255 - images[600:1200])
     ]
     same = trained.compare(real, copies, labels[:600])
     assert same.metrics["frechet_distance"] == pytest.approx(0.0, abs=1e-9)

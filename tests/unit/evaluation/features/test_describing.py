@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from epg.evaluation.features.base import Features, Figures
-from epg.evaluation.features.describing import GROUP, describe
+from epg.evaluation.features.describing import GROUP
 from epg.evaluation.metrics.inception_score import inception_score, score
 from epg.evaluation.metrics.moments import Moments
+from tests.toys.described import describe
 
 CONV: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # unknown to torch's types
 MATMUL = torch.backends.cuda.matmul
@@ -50,20 +51,19 @@ def images() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (10, 2, 2, 1), dtype=np.uint8)
 
 
-def labelled(*batches: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    return [(batch, np.ones(len(batch), np.int64)) for batch in batches]
+def ones(images: np.ndarray) -> np.ndarray:
+    return np.ones(len(images), np.int64)
 
 
-@pytest.mark.parametrize("size", [1, 63, 64, 500, 700])
-def test_nothing_depends_on_the_size_of_the_batches(size):
+@pytest.mark.parametrize("span", [3 * GROUP, 11 * GROUP])
+def test_nothing_depends_on_the_size_of_the_spans(span):
     """Not even a bit: the network sees the same groups, however the images arrive."""
     pixels = np.random.default_rng(1).integers(0, 256, (700, 2, 2, 1), dtype=np.uint8)
     network = Looking(spatial=True)
     groups: list[int] = []
     network.on_group = groups.append
-    parts = [pixels[start : start + size] for start in range(0, 700, size)]
-    (found,) = describe([network], labelled(*parts))
-    (wanted,) = describe([Looking(spatial=True)], labelled(pixels))
+    (found,) = describe([network], pixels, ones(pixels), span=span)
+    (wanted,) = describe([Looking(spatial=True)], pixels, ones(pixels))
     assert groups == [GROUP] * (700 // GROUP) + [700 % GROUP]
     assert np.array_equal(found.moments.covariance, wanted.moments.covariance)
     assert np.array_equal(found.features, wanted.features)
@@ -71,11 +71,8 @@ def test_nothing_depends_on_the_size_of_the_batches(size):
     assert score(found.splits) == score(wanted.splits)
 
 
-def test_every_network_sees_every_batch_of_one_pass(images):
-    batches = iter(labelled(images[:4], images[4:9], images[9:]))  # there is no second pass
-    seen: list[int] = []
-    first, second = describe([Looking(), Looking(spatial=True)], batches, on_batch=seen.append)
-    assert seen == [10]
+def test_every_network_sees_every_image(images):
+    first, second = describe([Looking(), Looking(spatial=True)], images, ones(images))
     rows = images.reshape(10, 4).astype(np.float32)
     for found in (first, second):
         assert np.array_equal(found.features, rows)
@@ -91,15 +88,10 @@ def test_every_network_sees_every_batch_of_one_pass(images):
 
 
 def test_features_beyond_those_to_keep_count_in_the_moments_alone(images):
-    (found,) = describe([Looking()], labelled(images[:4], images[4:]), keep=6)
+    (found,) = describe([Looking()], images, ones(images), keep=6)
     assert len(found.features) == 6
     assert found.moments.count == len(found.predicted) == 10
     assert found.moments.features is None
-
-
-def test_no_images_are_an_error():
-    with pytest.raises(ValueError, match="no images"):
-        describe([Looking()], [])
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -111,9 +103,9 @@ def test_features_are_taken_in_full_float32(images, fails):
     try:
         if fails:
             with pytest.raises(RuntimeError, match="out of memory"):
-                describe([network], labelled(images))
+                describe([network], images, ones(images))
         else:
-            describe([network], labelled(images))
+            describe([network], images, ones(images))
         assert network.settings == [("ieee", "ieee")]
         assert MATMUL.fp32_precision == CONV.fp32_precision == "tf32"
     finally:

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from epg.evaluation.features.converting import convert
-from epg.evaluation.features.describing import describe
 from epg.evaluation.features.inception import (
     FidInception,
     load_inception,
     resize_like_tensorflow,
 )
 from epg.evaluation.features.weights import WEIGHTS
+from tests.toys.described import describe
 
 
 def shapes() -> dict[str, torch.Tensor]:
@@ -93,7 +93,7 @@ def test_features_have_the_published_widths(weights):
 def test_figures_are_fid_sfid_and_the_inception_score(weights):
     model = load_inception(weights)
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
-    (found,) = describe([model], [(images, np.zeros(2, np.int64))])
+    (found,) = describe([model], images, np.zeros(2, np.int64))
     metrics, details = model.compare(found, found, np.zeros(2, np.int64))
     assert set(metrics) == set(model.figures)
     assert metrics["fid"] == pytest.approx(0.0, abs=1e-6)
