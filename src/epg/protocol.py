@@ -40,12 +40,15 @@ class Reference:
         num_images: how many; 0 where a file does not say.
         digest: SHA-256 of what they are: the data set's, or the file's.
         source: where they are from, for people; no part of the hash.
+        network_assumed: a file of statistics does not say whose features they are, so that they
+            are the network's is a supposition; no part of the hash, which has the file's digest.
     """
 
     split: str
     num_images: int
     digest: str
     source: str = ""
+    network_assumed: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,7 @@ def _difference(one: Any, other: Any, path: str = "") -> str:
     """Name the first fact that differs: `num_samples is 1000, not 50000`."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         for key in sorted({*one, *other}):
-            if key == "source":
+            if key in ("source", "network_assumed"):
                 continue
             found = _difference(one.get(key), other.get(key), f"{path}.{key}".strip("."))
             if found:

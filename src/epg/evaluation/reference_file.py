@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from epg.data.arrays import read_npy_stream
 from epg.errors import UserError, one_line
-from epg.evaluation.features.base import Description, FeatureNetwork, Statistics
+from epg.evaluation.features.base import NETWORK, Description, FeatureNetwork, Statistics
 from epg.evaluation.metrics.moments import Moments
 from epg.evaluation.sources import Images, NpzImages, content_digest, open_images
 from epg.protocol import Reference
@@ -57,8 +57,11 @@ def read_reference(
         device: where the networks lie.
 
     Raises:
-        UserError: it is none, of another resolution, or of another network.
+        UserError: it is none, of another resolution, or of another network; ADM's files do not
+            name theirs, so of them only the width is known.
     """
+    if _is_ours(path):
+        return _ours(path, networks)
     statistics = _adm_statistics(path)
     images = _images(path, device, needed=not statistics)
     if images is not None and images.shape != shape:
@@ -105,8 +108,29 @@ def _with_statistics(
         spatial = Moments(arrays["mu_s"], arrays["sigma_s"], 0)
     features = np.zeros((0, width), np.float32) if own is None else own.features
     statistics = Statistics(Moments(mean, covariance, 0), spatial, features)
-    reference = Reference("file", 0, file_sha256(path), path.name)
+    reference = Reference("file", 0, file_sha256(path), path.name, network_assumed=True)
     return FileReference({"inception": statistics}, reference)
+
+
+def _is_ours(path: Path) -> bool:
+    """Return whether a file is one of our own statistics, which say whose features they are."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return f"{NETWORK}.npy" in archive.namelist()
+
+
+def _ours(path: Path, networks: Mapping[str, FeatureNetwork]) -> FileReference:
+    """Take our own statistics of one network."""
+    if len(networks) > 1:
+        raise UserError(
+            f"{path}: statistics of one network, and {', '.join(networks)} are asked for: compare "
+            "with images, or name one"
+        )
+    ((kind, network),) = networks.items()
+    statistics = Statistics.from_npz(path, network)
+    reference = Reference("file", statistics.moments.count, file_sha256(path), path.name)
+    return FileReference({kind: statistics}, reference)
 
 
 def _adm_statistics(path: Path) -> dict[str, NDArray[np.float64]]:

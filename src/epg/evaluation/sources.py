@@ -188,12 +188,17 @@ class TimedImages:
         """Take over images; their device is where spans go."""
         self._images, self.labels = images, images.labels
         self._shade = int(images.read_array(0, 1).flat[0])
-        self._begun, self._read, self._seconds, self._unlike = 0.0, 0, 0.0, 0
+        self._begun: float | None = None
+        self._read, self._unlike = 0, 0
 
     @property
     def images_per_second(self) -> float:
-        """Throughput so far, from the first reading to the last one."""
+        """Throughput so far, since the first reading."""
         return self._read / max(self._seconds, 1e-9)
+
+    @property
+    def _seconds(self) -> float:
+        return 0.0 if self._begun is None else time.monotonic() - self._begun
 
     def facts(self) -> dict[str, float]:
         """Return the seconds so far, and how many images differ from one plain surface.
@@ -204,11 +209,11 @@ class TimedImages:
 
     def read(self, start: int, end: int) -> Tensor:
         """Return a span as uint8 [n, H, W, C] on the device. Raises `UserError`."""
-        self._begun = self._begun or time.monotonic()
+        if self._begun is None:
+            self._begun = time.monotonic()
         found = self._images.read(start, end)
         self._unlike += int((found != self._shade).flatten(1).any(1).sum())
         self._read += end - start
-        self._seconds = time.monotonic() - self._begun
         return found
 
     def check(self, unlike: float) -> None:

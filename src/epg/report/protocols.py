@@ -69,6 +69,8 @@ def _words(told: Mapping[str, Any]) -> list[tuple[str, str]]:
         count = f"{whole(real['num_images'])} images, " if real.get("num_images") else ""
         where = f"reference of {kind}" if kind else "training images"
         said = f"{real.get('split')} of {real.get('source')}, {count}{real.get('digest')}"
+        if real.get("network_assumed"):
+            said += ", which does not say its network: this one is assumed"
         rows.append((where, said))
     return rows
 

@@ -123,7 +123,7 @@ class _Evaluation:
         source = task.source(device)
         networks = task.open_networks(scratch, device)
         loaded = source.loaded
-        real = stored_statistics(self.run, self.statistics, scratch)
+        real = stored_statistics(self.run, self.statistics, networks, scratch)
         judged = next(iter(real.values()))
         whole = look(task, source, networks, self.outputs.store, self.reporter, real=judged)
         self._count(source, whole)

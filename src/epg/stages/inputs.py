@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from epg.runs.run import Run
 from epg.store.reading import read_document
 
 if TYPE_CHECKING:
-    from epg.evaluation.features.base import Statistics
+    from epg.evaluation.features.base import FeatureNetwork, Statistics
 
 
 def stored_manifest(run: Run) -> Manifest:
@@ -53,15 +54,21 @@ def stored_output(run: Run, stage: str) -> HandOver:
     return HandOver.of(run, require_record(run, stage))
 
 
-def stored_statistics(run: Run, statistics: HandOver, scratch: Path) -> dict[str, Statistics]:
-    """Return what each network of the recipe sees in real images; local copies go to `scratch`."""
+def stored_statistics(
+    run: Run, statistics: HandOver, networks: Mapping[str, FeatureNetwork], scratch: Path
+) -> dict[str, Statistics]:
+    """Return what each network sees in real images; local copies go to `scratch`.
+
+    Raises:
+        UserError: they are damaged, or of another network.
+    """
     from epg.evaluation.features.base import Statistics
 
     found: dict[str, Statistics] = {}
-    for kind in run.recipe.evaluate.networks:
+    for kind, network in networks.items():
         name = f"statistics-{kind}"
         path = statistics.fetch(run.store, name, scratch / f"{name}.npz")
-        found[kind] = Statistics.from_npz(path)
+        found[kind] = Statistics.from_npz(path, network, statistics.objects[name].uri)
     return found
 
 

@@ -27,6 +27,7 @@ from epg.protocol import (
 from epg.runs.handover import HandOver
 from epg.runs.record import require_record
 from epg.runs.run import MEASURED, Run
+from epg.stages.inputs import stored_statistics
 from epg.stages.looks import given_task
 from epg.stages.measured import with_measured
 from epg.stages.shares import look
@@ -207,7 +208,6 @@ class _Measuring:
         self, networks: Mapping[str, FeatureNetwork], images: Images
     ) -> tuple[dict[str, Statistics], dict[str, Reference]]:
         """Return what the networks see in the reference, and how the protocol calls it."""
-        from epg.evaluation.features.base import Statistics
         from epg.evaluation.reference_file import read_reference
 
         if self.request.reference is not None:
@@ -218,6 +218,11 @@ class _Measuring:
                 lambda real: self._look(networks, real).found,
                 device=self.device,
             )
+            if found.reference.network_assumed:
+                self.reporter.message(
+                    f"{found.reference.source} does not say of which network its statistics are: "
+                    f"{next(iter(networks.values())).name} is assumed"
+                )
             return found.statistics, dict.fromkeys(networks, found.reference)
         run = self.request.run
         assert run is not None
@@ -229,10 +234,8 @@ class _Measuring:
             )
         record = require_record(run, "reference-statistics")
         told = record.details["references"]
-        real = {
-            kind: Statistics.from_npz(self._of_run(f"statistics-{kind}", f"statistics-{kind}.npz"))
-            for kind in networks
-        }
+        handed = HandOver.of(run, record)
+        real = stored_statistics(run, handed, networks, self.scratch)
         return real, {kind: Reference(**told[kind]) for kind in networks}
 
     def _look(

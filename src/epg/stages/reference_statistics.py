@@ -124,7 +124,7 @@ class _Describing:
         from_file = self._from_file(networks, statistics)
         for kind, one in statistics.items():
             name = f"statistics-{kind}"
-            outputs.put_bytes(name, f"{name}.npz", one.to_npz())
+            outputs.put_bytes(name, f"{name}.npz", one.to_npz(networks[kind]))
         self._quality(networks, found, labels, split)
         count = self.splits[split].num_samples
         own = Reference(split, count, manifest.sha256, manifest.source)
@@ -155,7 +155,7 @@ class _Describing:
             path = self.outputs.scratch / f"known-{kind}.npz"
             store.get_file(name, path)
             try:
-                found[kind] = Statistics.from_npz(path)
+                found[kind] = Statistics.from_npz(path, networks[kind])
             except UserError:  # damaged: made again
                 continue
             self.reporter.message(f"{kind}: statistics of these images are known ({name})")
@@ -165,7 +165,8 @@ class _Describing:
         self, networks: Mapping[str, FeatureNetwork], found: Mapping[str, Statistics], split: str
     ) -> None:
         for kind in set(found) & set(WEIGHTS):
-            self._shared.put_bytes(self._kept_as(networks[kind], split), found[kind].to_npz())
+            content = found[kind].to_npz(networks[kind])
+            self._shared.put_bytes(self._kept_as(networks[kind], split), content)
 
     @property
     def _shared(self) -> Store:

@@ -274,7 +274,7 @@ class _Sweep:
             root=self.run.store_uri,
             scratch=scratch,
         )
-        return networks, stored_statistics(self.run, self.statistics, scratch)
+        return networks, stored_statistics(self.run, self.statistics, networks, scratch)
 
     @cached_property
     def _classifier(self) -> Path | None:

@@ -28,6 +28,7 @@ class Looking:
     name = "pixels"
     width = 4
     weights_digest = ""
+    preprocessing = ""
 
     def describe(self, images: torch.Tensor) -> Features:
         x = images.flatten(1).float() / 255

@@ -212,6 +212,8 @@ def published(monkeypatch) -> None:
     from epg.evaluation.features import inception, networks, weights
 
     class Cheap(inception.FidInception):
+        width = 30
+
         def __init__(self) -> None:
             torch.nn.Module.__init__(self)
 

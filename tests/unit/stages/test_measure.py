@@ -15,7 +15,7 @@ from epg import children
 from epg.config.loading import load_recipe
 from epg.errors import UserError
 from epg.evaluation import looking
-from epg.evaluation.features import inception, networks, weights
+from epg.evaluation.features import classifier, inception, networks, weights
 from epg.evaluation.features.base import Features, Statistics
 from epg.evaluation.features.weights import WEIGHTS, Found
 from epg.evaluation.metrics.frechet import frechet_distance
@@ -120,11 +120,30 @@ def test_adms_file_is_a_reference(samples, tmp_path):
     assert set(metrics) == {"fid", "sfid", "kid", "inception_score", "num_samples", *shared}
     reference = details[FACTS]["references"]["inception"]
     assert (reference["split"], reference["source"]) == ("file", "reference.npz")
+    assert reference["network_assumed"]  # such a file does not say whose features it holds
     assert details[FACTS]["labels"] == "balanced"
     assert set(details[HASHES]) == {name for name in metrics if FIGURES[name].judges}
     out = tmp_path / "figures.json"
     write_figures(found, out)
     assert json.loads(out.read_text())["metrics"] == metrics
+
+
+def test_our_own_statistics_are_a_reference_for_their_network_alone(samples, tmp_path):
+    pool = features(OTHERS, slice(10, 40))
+    path = tmp_path / "statistics.npz"
+    path.write_bytes(Statistics(Moments.of(pool), None, pool).to_npz(Cheap()))
+    found = measure(Request(samples, path))
+    of_images = measure(Request(samples, saved(tmp_path / "real.npz", arr_0=OTHERS)))["metrics"]
+    assert found["metrics"] == pytest.approx(
+        {name: value for name, value in of_images.items() if name != "sfid"}, rel=1e-6
+    )
+    reference = found["details"][FACTS]["references"]["inception"]
+    assert (reference["num_images"], reference["network_assumed"]) == (COUNT, False)
+    other = Cheap()
+    other.weights_digest = "d" * 64
+    path.write_bytes(Statistics(Moments.of(pool), None, pool).to_npz(other))
+    with pytest.raises(UserError, match=r"of another network: weights dddddddddddd\.\.\., not ccc"):
+        measure(Request(samples, path))
 
 
 def test_statistics_without_images_give_what_they_can(samples, tmp_path):
@@ -213,7 +232,7 @@ def test_a_recipe_may_name_adms_file(tmp_path, weights_file):
     assert (told["inception"]["split"], told["classifier"]["split"]) == ("file", "held-out")
     path = tmp_path / "statistics.npz"
     run.store.get_file(described.outputs["statistics-inception"]["key"], path)
-    found = Statistics.from_npz(path)
+    found = Statistics.from_npz(path, Cheap())
     assert np.array_equal(found.moments.mean, mean)
     assert len(found.features) == COUNT
     weights = hand_over(run, "finetune-denoising", generator=weights_file)
@@ -383,3 +402,9 @@ def test_two_do_not_measure_the_same_images_at_once(described, tmp_path, monkeyp
 
     monkeypatch.setattr(TimedImages, "read", meanwhile)
     measure(request)
+
+
+def test_a_runs_statistics_of_another_network_are_refused(described, tmp_path, monkeypatch):
+    monkeypatch.setattr(classifier.Classifier, "preprocessing", "otherwise")
+    with pytest.raises(UserError, match=r"of another network: preprocessing 8 pixels.* otherwise"):
+        measure(Request(grey(tmp_path / "x.npz", 600), run=described))

@@ -38,8 +38,9 @@ def alone(run: Run) -> tuple[StageRecord, Statistics]:
 
 
 def statistics(run: Run, record: StageRecord) -> Statistics:
-    path = Path(run.store.uri) / record.outputs["statistics-classifier"]["key"]
-    return Statistics.from_npz(path)
+    place = Path(run.store.uri)
+    judge = classifier.load_classifier(place / record.outputs["classifier"]["key"])
+    return Statistics.from_npz(place / record.outputs["statistics-classifier"]["key"], judge)
 
 
 def assert_same(run: Run, record: StageRecord, alone: tuple[StageRecord, Statistics]) -> None:

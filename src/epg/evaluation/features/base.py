@@ -6,6 +6,7 @@ Shapes: `N` images, `D` feature width, `S` width of the spatial features, `K` cl
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from epg.data.arrays import read_npz
+from epg.documents import DocumentError, fields, parse_object
 from epg.errors import UserError
 from epg.evaluation.metrics.inception_score import ScoreSums
 from epg.evaluation.metrics.moments import Moments
+from epg.text import printable
 
+#: Array of a file of statistics that says whose features they are.
+NETWORK = "network"
 _MAX_BYTES = 4 * 1024**3  # Inception: 33 MB of covariances, 8 kB an image
 
 
@@ -52,13 +57,17 @@ class Statistics:
     spatial: Moments | None
     features: NDArray[np.float32]
 
-    def to_npz(self) -> bytes:
-        """Pack: `mu` and `sigma` (float64), `count`, `features`, and `mu_s` and `sigma_s`."""
+    def to_npz(self, network: FeatureNetwork) -> bytes:
+        """Pack: `mu` and `sigma` (float64), `count`, `features`, and `mu_s` and `sigma_s`.
+
+        `network` says whose features they are: JSON as uint8, because only numbers are read back.
+        """
         arrays: dict[str, NDArray[Any]] = {
             "mu": self.moments.mean,
             "sigma": self.moments.covariance,
             "count": np.array(self.moments.count),
             "features": self.features,
+            NETWORK: np.frombuffer(json.dumps(_identity(network)).encode(), np.uint8),
         }
         if self.spatial is not None:
             arrays |= {"mu_s": self.spatial.mean, "sigma_s": self.spatial.covariance}
@@ -67,14 +76,26 @@ class Statistics:
         return buffer.getvalue()
 
     @classmethod
-    def from_npz(cls, path: Path) -> Statistics:
-        """Read what `to_npz` packed. Raises `UserError` for anything else."""
+    def from_npz(cls, path: Path, network: FeatureNetwork, called: str = "") -> Statistics:
+        """Read what `to_npz` packed.
+
+        Args:
+            path: the file.
+            network: whose features are compared with them; of a file that names none, as earlier
+                versions wrote, only the width can be told.
+            called: what the file is called where that is not its path.
+
+        Raises:
+            UserError: it is no such file, or of another network.
+        """
         try:
-            return cls._of(read_npz(path, _MAX_BYTES))
+            arrays = read_npz(path, _MAX_BYTES)
+            _check_network(arrays, network)
+            return cls._of(arrays)
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"{path}: no reference statistics ({error}): make them again with "
-                "`epg reference-statistics`"
+                f"{called or path}: no reference statistics for {network.name} ({error}): make "
+                "them again with `epg reference-statistics`"
             ) from error
 
     @classmethod
@@ -96,6 +117,35 @@ class Statistics:
         if "mu_s" in arrays:
             spatial = Moments(arrays["mu_s"], arrays["sigma_s"], count)
         return cls(Moments(arrays["mu"], arrays["sigma"], count, kept), spatial, features)
+
+
+def _identity(network: FeatureNetwork) -> dict[str, str]:
+    return {
+        "name": network.name,
+        "weights": network.weights_digest,
+        "preprocessing": network.preprocessing,
+    }
+
+
+def _check_network(arrays: Mapping[str, NDArray[Any]], network: FeatureNetwork) -> None:
+    """Raise `ValueError` where the statistics are known to be of another network."""
+    width = len(arrays["mu"])
+    if width != network.width:
+        raise ValueError(f"of {width:,} features, where it has {network.width:,}")
+    if NETWORK not in arrays:
+        return
+    wanted = _identity(network)
+    try:
+        said = fields(parse_object(arrays[NETWORK].tobytes()), dict.fromkeys(wanted, str))
+    except DocumentError as error:
+        raise ValueError(f"what it says of its network cannot be read: {error}") from error
+    for key, value in wanted.items():
+        if said[key] != value:
+            raise ValueError(f"of another network: {key} {_short(said[key])}, not {_short(value)}")
+
+
+def _short(text: str) -> str:
+    return printable(text if len(text) < 60 else f"{text[:12]}...")
 
 
 @dataclass(frozen=True)
@@ -137,6 +187,11 @@ class FeatureNetwork(Protocol):
     @property
     def name(self) -> str:
         """Name of its feature space, as reports give it: `digits-cnn`."""
+        ...
+
+    @property
+    def preprocessing(self) -> str:
+        """How images become its input, in words."""
         ...
 
     @property

@@ -107,6 +107,12 @@ class Classifier(nn.Module):
         """D, width of the features."""
         return self.shape.feature_dim
 
+    @property
+    def preprocessing(self) -> str:
+        """How images become its input."""
+        shape = self.shape
+        return f"{shape.image_size} pixels, minus {shape.mean}, divided by {shape.std}"
+
     def prepare(self, images: Tensor) -> Tensor:
         """uint8 [N, H, W, C] -> normalised float32 [N, C, H, W]."""
         x = images.permute(0, 3, 1, 2).float() / 255.0

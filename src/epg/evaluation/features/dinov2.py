@@ -40,6 +40,7 @@ class DinoV2(nn.Module):
     width = WIDTHS["dinov2"]
     figures: tuple[str, ...] = ("frechet_distance_dinov2",)
     weights_digest = ""
+    preprocessing = f"antialiased bicubic resize to {INPUT_SIZE} pixels, ImageNet's normalisation"
     mean: Tensor
     std: Tensor
 

@@ -108,6 +108,7 @@ class FidInception(nn.Module):
     width = FEATURE_DIM
     figures: tuple[str, ...] = ("fid", "sfid", "kid", "inception_score")
     weights_digest = ""
+    preprocessing = f"TensorFlow 1's bilinear resize to {INPUT_SIZE} pixels, -1 to 1"
     device: torch.device | str = "cpu"
 
     def __init__(self) -> None:

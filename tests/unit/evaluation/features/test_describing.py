@@ -24,6 +24,7 @@ class Looking:
     name = "pixels"
     width = 4
     weights_digest = ""
+    preprocessing = ""
 
     def __init__(self, *, spatial: bool = False, fails: bool = False) -> None:
         self.spatial = spatial
