@@ -260,6 +260,33 @@ def test_patch_embedding_is_timms_bit_for_bit() -> None:
     assert torch.equal(encoder.patch_embed(x).flatten(2).transpose(1, 2), theirs(x))
 
 
+def test_features_are_the_normalised_cls_token_of_a_whole_pass() -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(**{**TINY, "depth": 3})
+    x, level = torch.randn(4, 1, 8, 8), torch.randn(4)
+    outputs = [encoder.features(x, level), encoder.norm(encoder(x, level).tokens[:, 0])]
+    torch.testing.assert_close(*outputs, rtol=1e-5, atol=1e-6)
+    weight = torch.randn(4, 16)
+    found, wanted = (
+        torch.autograd.grad((output * weight).sum(), list(encoder.parameters()))
+        for output in outputs
+    )
+    for (name, _), ours, theirs in zip(encoder.named_parameters(), found, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("patch", [2, 4])
+def test_patches_by_a_product_of_matrices_are_those_of_the_convolution(patch: int) -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(**{**TINY, "channels": 3, "patch_size": patch})
+    with torch.no_grad():
+        for parameter in encoder.patch_embed.parameters():
+            parameter.normal_()
+    x = torch.randn(5, 3, 8, 8)
+    wanted = encoder.patch_embed(x).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(encoder.patch_product(x), wanted, rtol=1e-5, atol=1e-5)
+
+
 def test_time_token_is_one_then_zero_at_level_one() -> None:
     token = time_token(torch.tensor([0.0]), 8)
     assert torch.equal(token, torch.tensor([[1.0] * 4 + [0.0] * 4]))

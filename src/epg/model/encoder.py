@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from epg.model.layers import Block, initialise, layer_norm, run_block, time_token
@@ -70,14 +71,7 @@ class Encoder(nn.Module):
         self, x: Tensor, c_noise: Tensor, class_embedding: Tensor | None = None
     ) -> EncoderOutput:
         """Encode `c_in * x` [N, C, H, W] at `c_noise` [N]; a class is added to the CLS token."""
-        batch = x.shape[0]
-        time = time_token(c_noise, self.embed_dim)
-        cls = self.cls_token.expand(batch, -1, -1)
-        if class_embedding is not None:
-            cls = cls + class_embedding[:, None]
-        patches = self.patch_embed(x).flatten(2).transpose(1, 2)  # [N, L - 2, D]
-        # Under autocast the patches have 16 bits; time, and the sum over all blocks, keep 32.
-        tokens = torch.cat([cls, time[:, None], patches.to(time.dtype)], dim=1) + self.pos_embed
+        tokens, time = self.embed(x, c_noise, class_embedding)
         skips = []
         for block in self.blocks:
             tokens = run_block(block, self.recomputes, tokens)
@@ -85,5 +79,38 @@ class Encoder(nn.Module):
         return EncoderOutput(tokens, skips, time)
 
     def features(self, x: Tensor, c_noise: Tensor) -> Tensor:
-        """Return z = LN(CLS) [N, D] of `c_in * x` [N, C, H, W]."""
-        return self.norm(self.forward(x, c_noise).tokens[:, 0])
+        """Return z = LN(CLS) [N, D] of `c_in * x` [N, C, H, W].
+
+        Of the last block only the CLS token is made: nothing else of it is looked at.
+        """
+        tokens, _ = self.embed(x, c_noise)
+        for block in self.blocks[:-1]:
+            tokens = run_block(block, self.recomputes, tokens)
+        cls = run_block(self.blocks[-1], self.recomputes, tokens, 1)
+        return self.norm(cls[:, 0])
+
+    def embed(
+        self, x: Tensor, c_noise: Tensor, class_embedding: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the first block's input [N, L, D] and the time token [N, D]."""
+        time = time_token(c_noise, self.embed_dim)
+        cls = self.cls_token.expand(len(x), -1, -1)
+        if class_embedding is not None:
+            cls = cls + class_embedding[:, None]
+        # Under autocast the patches have 16 bits; time, and the sum over all blocks, keep 32.
+        patches = self._patches(x).to(time.dtype)
+        return torch.cat([cls, time[:, None], patches], dim=1) + self.pos_embed, time
+
+    def _patches(self, x: Tensor) -> Tensor:
+        """Return `patch_embed` of the image, row by row [N, L - 2, D]."""
+        if not x.is_cuda:
+            return self.patch_embed(x).flatten(2).transpose(1, 2)
+        return self.patch_product(x)
+
+    def patch_product(self, x: Tensor) -> Tensor:
+        """Return the same by one product of matrices, which GPUs make faster than a convolution."""
+        batch, channels, height, width = x.shape
+        side = self.patch_size
+        cut = x.reshape(batch, channels, height // side, side, width // side, side)
+        pixels = cut.permute(0, 2, 4, 1, 3, 5).reshape(batch, self.num_patches, -1)
+        return F.linear(pixels, self.patch_embed.weight.flatten(1), self.patch_embed.bias)

@@ -31,13 +31,25 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [N, L, D] to [N, L, D]."""
+    def forward(self, x: Tensor, queries: int | None = None) -> Tensor:
+        """Map [N, L, D] to [N, L, D], or to the first `queries` tokens alone."""
         batch, tokens, dim = x.shape
+        if queries is not None:
+            return self._of_first(x, queries)
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, dim // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [N, K, L, D/K]
         out = F.scaled_dot_product_attention(q, k, v)
         return self.proj(out.transpose(1, 2).reshape(batch, tokens, dim))
+
+    def _of_first(self, x: Tensor, queries: int) -> Tensor:
+        """All tokens are looked at, and only the first ones look."""
+        batch, tokens, dim = x.shape
+        weight, heads = self.qkv.weight, (self.num_heads, dim // self.num_heads)
+        q = F.linear(x[:, :queries], weight[:dim]).reshape(batch, queries, *heads).transpose(1, 2)
+        kv = F.linear(x, weight[dim:]).reshape(batch, tokens, 2, *heads)
+        k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
+        out = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(out.transpose(1, 2).reshape(batch, queries, dim))
 
 
 class Mlp(nn.Module):
@@ -68,13 +80,13 @@ class Block(nn.Module):
         self.norm2 = layer_norm(dim)
         self.mlp = Mlp(dim, mlp_ratio)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [N, L, D] to [N, L, D]."""
-        x = x + self.attn(self.norm1(x))
+    def forward(self, x: Tensor, wanted: int | None = None) -> Tensor:
+        """Map [N, L, D] to [N, L, D], or to the first `wanted` tokens alone."""
+        x = x[:, :wanted] + self.attn(self.norm1(x), wanted)
         return x + self.mlp(self.norm2(x))
 
 
-def run_block(block: nn.Module, recomputes: bool, *inputs: Tensor | None) -> Tensor:
+def run_block(block: nn.Module, recomputes: bool, *inputs: Tensor | int | None) -> Tensor:
     """Return a block's output; with `recomputes` it is made again when its gradient is taken.
 
     Nothing random happens within a block (dropout masks come from outside), so that it gives the
