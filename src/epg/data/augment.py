@@ -93,20 +93,44 @@ def two_views(
 ) -> tuple[Tensor, Tensor]:
     """Return two random views of each image, float32 [N, C, H, W] in 0…1, not yet normalised.
 
-    Random resized crop, flip, colour jitter, grey, blur, solarize, in this order; blur and
-    solarize have a probability for each view.
-
     Args:
         images: uint8 [N, H, W, C].
         config: strengths and probabilities.
         horizontal_flip: whether views are mirrored (never for digits or letters).
         random: source of all randomness, on the images' device.
     """
+    return views_of(images, draw_views(random), config, horizontal_flip, random.first)
+
+
+def draw_views(random: RandomNumbers) -> Tensor:
+    """Return the random numbers of both views of each image, in [0, 1), [N, 2, rows]."""
+    return random.uniform("views", (2, _DRAWS))
+
+
+def views_of(
+    images: Tensor,
+    drawn: Tensor,
+    config: AugmentationSettings,
+    horizontal_flip: bool,
+    first_position: int,
+) -> tuple[Tensor, Tensor]:
+    """Return `two_views` by random numbers that are drawn already: this part can be compiled.
+
+    Random resized crop, flip, colour jitter, grey, blur, solarize, in this order; blur and
+    solarize have a probability for each view.
+
+    Args:
+        images: uint8 [N, H, W, C].
+        drawn: as of `draw_views`.
+        config: strengths and probabilities.
+        horizontal_flip: whether views are mirrored.
+        first_position: of the first image in the batch of all processes.
+    """
     N = len(images)
     both = torch.cat([_unit(images)] * 2)  # [2N, C, H, W]: view 1 of all, then view 2 of all
-    draws = _Draws(random)
+    draws = _Draws(drawn)
     both = _resized_crop(both, config, horizontal_flip, draws)
-    both = _jitter(both, config, draws, random.first)
+    both = _jitter(both, config, draws, first_position)
     both = color.random_grey(both, draws.below(config.grayscale_prob))
     both = _blur(both, config, draws)
     both = color.solarize(both, draws.below_in_view(config.solarize_prob))
@@ -122,8 +146,7 @@ def _unit(images: Tensor) -> Tensor:
 class _Draws:
     """Uniform numbers for a whole call, one row of [2N] after another, drawn at once."""
 
-    def __init__(self, random: RandomNumbers) -> None:
-        drawn = random.uniform("views", (2, _DRAWS))  # [N, 2, rows]
+    def __init__(self, drawn: Tensor) -> None:
         self._rows = iter(drawn.permute(2, 1, 0).flatten(1))
 
     def unit(self) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from typing import Any
 
 import torch
 
@@ -31,6 +32,8 @@ def prepare_device(local_rank: int = 0, processes: int = 1) -> torch.device:
     # backward pass of another kernel is slower.
     strict = os.environ.get(DETERMINISTIC_VARIABLE, "0") == "1"
     torch.use_deterministic_algorithms(True, warn_only=not strict)
+    settings: Any = torch.utils.deterministic
+    settings.fill_uninitialized_memory = strict  # else new tensors would be written twice
     warnings.filterwarnings("ignore", message="cuDNN Attention defaults to a non-deterministic")
     if not torch.cuda.is_available():
         return torch.device("cpu")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from epg.config.recipe import Recipe
-from epg.data.augment import normalize, random_flip, to_float, two_views
+from epg.data.augment import draw_views, normalize, random_flip, to_float, views_of
 from epg.diffusion.schedule import num_scales_at, sigma_grid
 from epg.diffusion.seeds import derive_seed
 from epg.model.encoder import Encoder
@@ -65,6 +65,7 @@ class Pretraining:
         self._project = run(self.projector)
         self._target_features = run(self._target)
         self._target_neighbour = run(self._target_encoder.features)
+        self._views_of = precision.fused(views_of)
         self.online.train()
         # In training mode its BatchNorm uses its own batch; else buffers that nobody updates.
         self.target.train(self._config.target_batch_norm == "batch")
@@ -97,7 +98,13 @@ class Pretraining:
         recipe, config = self._recipe, self._config
         random = self._world.noise(recipe.seed, "pretrain", step, images, part, parts)
         mean, std = recipe.data.normalisation
-        views = two_views(images, config.augmentation, recipe.data.horizontal_flip, random)
+        views = self._views_of(
+            images,
+            draw_views(random),
+            config.augmentation,
+            recipe.data.horizontal_flip,
+            random.first,
+        )
         clean = to_float(images, mean, std)
         if recipe.data.horizontal_flip:
             clean = random_flip(clean, random)
