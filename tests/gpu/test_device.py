@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -13,9 +14,16 @@ from torch import Tensor
 
 from epg.config.loading import load_recipe
 from epg.config.recipe import Recipe
+from epg.data.augment import draw_views, two_views, views_of
+from epg.diffusion.seeds import SampleNoise
 from epg.errors import UserError
-from epg.model.device import prepare_device
+from epg.evaluation.generate import GeneratedImages
+from epg.evaluation.sample_noise import SeriesNoise
+from epg.model.device import DETERMINISTIC_VARIABLE, prepare_device
+from epg.model.files import LoadedGenerator
+from epg.model.generator import Generator
 from epg.model.precision import Precision
+from epg.model.replay import Replayed
 from epg.training import ranks
 from epg.training.finetuning import Consistency, Denoising
 from epg.training.place import Place
@@ -111,7 +119,6 @@ def test_the_same_images_and_noise_give_the_cpu_s_loss_and_gradient(
     name: str, recipe: Recipe, device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Random numbers are drawn on the CPU here, where they are others."""
-    from epg.diffusion.seeds import SampleNoise
 
     def noise(self: World, seed: int, stage: str, step: int, local: Tensor, *part: int) -> Any:
         drawn = SampleNoise(seed, stage, step, 0, len(local))
@@ -211,6 +218,111 @@ def test_two_trainings_are_equal_bit_for_bit(recipe: Recipe, device: torch.devic
         return torch.cat([p.detach().flatten() for p in objective.network.parameters()])
 
     assert torch.equal(train(), train())
+
+
+@pytest.fixture
+def strictly(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv(DETERMINISTIC_VARIABLE, "1")
+    prepare_device()
+    yield
+    monkeypatch.delenv(DETERMINISTIC_VARIABLE)
+    prepare_device()
+
+
+@pytest.mark.usefixtures("strictly")
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_stage_is_equal_bit_for_bit_where_that_is_asked_for(
+    name: str, recipe: Recipe, device: torch.device
+) -> None:
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.is_deterministic_algorithms_warn_only_enabled()
+
+    def train() -> Tensor:
+        objective, precision = built(name, recipe, device, "auto", compiles=True)
+        stepper = Stepper(objective, getattr(recipe, name), World.single(device), precision)
+        for step in range(5):
+            stepper.step(*batch(device), step)
+        return torch.cat([p.detach().flatten() for p in objective.network.parameters()])
+
+    assert torch.equal(train(), train())
+
+
+def test_compiled_views_equal_plain_ones(recipe: Recipe, device: torch.device) -> None:
+    images, _ = batch(device)
+    random = SampleNoise(0, "views", 1, 0, COUNT, device)
+    config = recipe.pretrain.augmentation
+    precision = Precision.full(device)
+    assert precision.compiles
+    found = precision.fused(views_of)(images, draw_views(random), config, True, 0)
+    wanted = two_views(images, config, True, random)
+    for ours, theirs in zip(found, wanted, strict=True):
+        # A pixel at the threshold of solarize may fall on either side of it.
+        assert ((ours - theirs).abs() > 1e-5).float().mean() < 1e-4
+
+
+@torch.inference_mode()
+def test_a_recorded_pass_gives_the_same_bits_and_keeps_earlier_results(
+    recipe: Recipe, device: torch.device
+) -> None:
+    torch.manual_seed(0)
+    network = Generator(**recipe.generator_arguments()).to(device).eval()
+    for parameter in network.parameters():
+        parameter.add_(0.05 * torch.randn_like(parameter))
+    call = Precision("bfloat16", "denoising", device).network(network)
+    replayed = Replayed(call)
+
+    def inputs(count: int) -> tuple[Tensor, Tensor, Tensor]:
+        x = torch.randn(count, 3, 32, 32, device=device)
+        level = torch.rand(count, device=device)
+        return x, level, torch.arange(count, device=device) % 10
+
+    kept = []
+    for round_ in range(5):
+        for count in (8, 16):
+            given = inputs(count)
+            kept.append((replayed(*given), call(*given)))
+        assert replayed.recorded == (0 if round_ < 2 else 2)
+    replayed(*inputs(3))  # a last part of a batch: not recorded
+    assert replayed.recorded == 2
+    for found, wanted in kept:
+        assert torch.equal(found, wanted)
+
+
+def test_noise_is_the_cpu_s_also_where_it_was_drawn_ahead(device: torch.device) -> None:
+    ahead = SeriesNoise(5, (3, 8, 8), 100, device)
+    plain = SeriesNoise(5, (3, 8, 8), 100, CPU)
+    for first, count in ((0, 32), (32, 32), (64, 32), (96, 4), (0, 32), (64, 32), (90, 10)):
+        assert torch.equal(ahead.take(first, count).cpu(), plain.take(first, count))
+    assert not torch.equal(ahead.take(0, 32, 1).cpu(), plain.take(0, 32))
+
+
+@pytest.mark.parametrize("objective", ["denoising", "consistency"])
+def test_a_long_series_is_the_short_one_continued(
+    objective: Any, recipe: Recipe, device: torch.device
+) -> None:
+    """From 1,000 images on blocks are compiled and passes recorded."""
+    torch.manual_seed(0)
+    network = Generator(**recipe.generator_arguments()).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+
+    def series(count: int) -> GeneratedImages:
+        loaded = LoadedGenerator(
+            generator=copy.deepcopy(network),
+            recipe=recipe.model_dump(mode="json"),
+            objective=objective,
+            classes=[str(i) for i in range(10)],
+            sampling=recipe.sampling(objective),
+            metadata={},
+        )
+        labels = np.arange(count) % 10
+        return GeneratedImages(loaded, labels, seed=3, batch_size=32, device=device)
+
+    many, few = series(1000), series(160)
+    found, wanted = many.read(0, 160), few.read(0, 160)
+    assert many.nfe == few.nfe
+    assert (found.int() - wanted.int()).abs().float().mean() < 0.05
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,16 +17,16 @@ from torch import Tensor
 
 from epg.config.sampling import SamplingConfig
 from epg.data.augment import to_uint8, valid_range
-from epg.diffusion.denoisers import denoise_consistently, denoise_directly
+from epg.diffusion.denoisers import Network, denoise_consistently, denoise_directly
 from epg.diffusion.samplers import CountingDenoiser, Denoiser, Watcher, consistency, heun
-from epg.diffusion.seeds import generator_for
 from epg.errors import UserError
-from epg.machine import available_cores
+from epg.evaluation.sample_noise import SeriesNoise
 from epg.model.device import prepare_device
 from epg.model.files import LoadedGenerator
 from epg.model.precision import Precision
+from epg.model.replay import Replayed
 
-_WORTH_COMPILING = 1000  # images; compiling takes as long as hundreds of them
+_WORTH_COMPILING = 1000  # images; compiling and recording take as long as hundreds of them
 
 Progress = Callable[[int, int, dict[str, float]], None]
 
@@ -73,13 +73,19 @@ class GeneratedImages:
     ) -> None:
         self.loaded = loaded
         self.labels = np.asarray(labels)
-        self._seed, self._batch_size = seed, batch_size
+        self._batch_size = batch_size
         self._sampling = sampling or loaded.sampling
         _check(loaded, labels, self._sampling)
         self.device = prepare_device() if device is None else torch.device(device)
         loaded.generator.to(self.device)
-        if len(labels) >= _WORTH_COMPILING:
-            Precision.full(self.device).compiled(loaded.generator)
+        self._noise = _noise_of(loaded, seed, len(labels), self.device)
+        self._classes = torch.from_numpy(self.labels).to(self.device)
+        self._network = _network(loaded, self._sampling)
+        full = Precision.full(self.device)
+        if len(labels) >= _WORTH_COMPILING and full.compiles:
+            full.compiled(loaded.generator)
+            if self.device.type == "cuda":
+                self._network = Replayed(self._network)
         self.nfe = 0  # evaluations of the network per image, once one was made
         self.seconds = 0.0  # of sampling alone
         self.made = 0
@@ -99,9 +105,10 @@ class GeneratedImages:
         pieces = []
         begun = time.perf_counter()
         for first in range(start, end, self._batch_size):
-            chosen = self.labels[first : min(first + self._batch_size, end)]
-            labels = torch.from_numpy(chosen).to(self.device)
-            images, self.nfe = _sample(self.loaded, labels, self._seed, first, self._sampling, None)
+            labels = self._classes[first : min(first + self._batch_size, end)]
+            images, self.nfe = _sample(
+                self.loaded, labels, self._noise, first, self._sampling, network=self._network
+            )
             pieces.append(to_uint8(images, data["mean"], data["std"]))
         found = torch.cat(pieces)
         if self.device.type == "cuda":
@@ -156,10 +163,11 @@ def trajectory(
     def watch(denoised: Tensor, _nfe: int) -> None:
         seen.append(_to_pixels(loaded, denoised))
 
-    images, _ = _sample(loaded, chunk, seed, 0, sampling, watch)
+    noise = _noise_of(loaded, seed, len(labels), device)
+    images, _ = _sample(loaded, chunk, noise, 0, sampling, watch)
     if sampling.objective == "consistency":
-        noise = _noise(loaded, seed, 0, len(labels), device)
-        return np.stack([_to_pixels(loaded, 0.5 * noise), _to_pixels(loaded, images)])
+        begun = 0.5 * noise.take(0, len(labels))
+        return np.stack([_to_pixels(loaded, begun), _to_pixels(loaded, images)])
     chosen = np.linspace(0, len(seen) - 1, min(frames, len(seen))).round().astype(int)
     return np.stack([seen[i] for i in chosen])
 
@@ -182,23 +190,20 @@ def _check(loaded: LoadedGenerator, labels: np.ndarray, sampling: SamplingConfig
 def _sample(
     loaded: LoadedGenerator,
     labels: Tensor,
-    seed: int,
+    noise: SeriesNoise,
     first: int,
     sampling: SamplingConfig,
-    watch: Watcher | None,
+    watch: Watcher | None = None,
+    network: Network | None = None,
 ) -> tuple[Tensor, int]:
     """Sample the images `first` ... of a series; returns model units [N, C, H, W] and the NFE."""
     clamp = _clamp(loaded, sampling, labels.device)
-    denoiser = CountingDenoiser(
-        _denoiser(loaded, sampling), labels, loaded.generator.null_class, sampling, clamp
-    )
-
-    def noise(step: int) -> Tensor:
-        return _noise(loaded, seed, first, len(labels), labels.device, step)
-
+    denoise = _denoiser(network or _network(loaded, sampling), sampling)
+    denoiser = CountingDenoiser(denoise, labels, loaded.generator.null_class, sampling, clamp)
+    drawn = partial(noise.take, first, len(labels))
     if sampling.objective == "denoising":
-        return heun(denoiser, noise(0), sampling, watch)
-    return consistency(denoiser, noise, sampling)
+        return heun(denoiser, drawn(), sampling, watch)
+    return consistency(denoiser, drawn, sampling)
 
 
 def _clamp(
@@ -214,38 +219,27 @@ def _clamp(
     return low.to(device), high.to(device)
 
 
-def _denoiser(loaded: LoadedGenerator, sampling: SamplingConfig) -> Denoiser:
-    """D of the generator's objective: (x [N, C, H, W], shifted sigma [N], labels [N])."""
-    precision = Precision(
-        sampling.precision, sampling.objective, next(loaded.generator.parameters()).device
-    )
-    network, sigma_data = precision.network(loaded.generator), sampling.sigma_data
+def _network(loaded: LoadedGenerator, sampling: SamplingConfig) -> Network:
+    """Return the generator's pass in the numbers that sampling asks for."""
+    device = next(loaded.generator.parameters()).device
+    precision = Precision(sampling.precision, sampling.objective, device)
+    return precision.network(loaded.generator)
+
+
+def _denoiser(network: Network, sampling: SamplingConfig) -> Denoiser:
+    """D of the objective: (x [N, C, H, W], shifted sigma [N], labels [N])."""
+    sigma_data = sampling.sigma_data
     if sampling.objective == "denoising":
         return lambda x, sigma, y: denoise_directly(network, x, sigma, y, sigma_data)
     floor = sampling.sigma_shift * sampling.sigma_min
     return lambda x, sigma, y: denoise_consistently(network, x, sigma, y, sigma_data, floor)
 
 
-def _noise(
-    loaded: LoadedGenerator,
-    seed: int,
-    first: int,
-    count: int,
-    device: torch.device,
-    step: int = 0,
-) -> Tensor:
-    """Standard normal noise [N, C, H, W], one seed per sample, drawn on the CPU everywhere."""
+def _noise_of(loaded: LoadedGenerator, seed: int, count: int, device: torch.device) -> SeriesNoise:
     data = loaded.recipe["data"]
-    shape = (data["channels"], data["image_size"], data["image_size"])
-    drawn = torch.empty((count, *shape), pin_memory=device.type == "cuda")
-
-    @torch.inference_mode()  # as `_sample`, also in another thread
-    def draw(i: int) -> None:
-        torch.randn(shape, generator=generator_for(seed, "sample", first + i, step), out=drawn[i])
-
-    with ThreadPoolExecutor(available_cores()) as pool:  # a one-step model waits for nothing else
-        list(pool.map(draw, range(count)))
-    return drawn.to(device, non_blocking=True)
+    return SeriesNoise(
+        seed, (data["channels"], data["image_size"], data["image_size"]), count, device
+    )
 
 
 def _to_pixels(loaded: LoadedGenerator, images: Tensor) -> np.ndarray:
