@@ -6,12 +6,14 @@ A row is written as soon as it is measured, and one that the JSON has is not mea
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import platform
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,11 +82,16 @@ def _shared(source: str, copy: str) -> None:
     (os.link if source.endswith(".tar") else shutil.copy2)(source, copy)
 
 
-def pretrained(bench: Bench, variant: str, seed: int) -> Run:
-    """Return a run with shards, judges and the encoder of a variant."""
+def prepared(bench: Bench, seed: int) -> None:
+    """Make shards and judges, which all variants of a seed share."""
     judges = bench.run("judges", seed)
     shard(judges)
     reference_statistics(judges)
+
+
+def pretrained(bench: Bench, variant: str, seed: int) -> Run:
+    """Return a run with shards, judges and the encoder of a variant."""
+    judges = bench.run("judges", seed)
     run = bench.copied(judges, bench.run(f"encoder {variant}", seed, VARIANTS[variant]))
     pretrain(run)
     return run
@@ -195,6 +202,7 @@ def arguments_of(parser: argparse.ArgumentParser, **defaults: Any) -> argparse.N
     parser.add_argument("--steps", type=int, nargs="*", default=[400], help="of fine-tuning")
     parser.add_argument("--full", action="store_true", help="also with the recipe's own steps")
     parser.add_argument("--no-auxiliary", action="store_true", help="weight 0 in every variant")
+    parser.add_argument("--workers", type=int, default=1, help="variants at a time")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--work", type=Path, help="folder of the runs; default: a temporary one")
     parser.add_argument("--pictures", type=Path, help="folder for a grid of samples of every row")
@@ -228,17 +236,22 @@ def head_of(benchmark: str, recipe: str, settings: Settings, device: str) -> Row
 def measured(arguments: argparse.Namespace, bench: Bench, head: Row) -> Row:
     """Measure what the result does not have yet, writing each row when it is there."""
     result = opened(arguments.output, head)
+    done = {key(row) for row in result["rows"]}
+    wanted = []
     for seed in arguments.seeds:
         for variant in arguments.variants:
-            done = {key(row) for row in result["rows"]}
             todo = [
                 (objective, budget)
                 for objective, budget in budgets(bench, arguments.steps, arguments.full)
                 if (variant, objective, seed, budget[f"{objective}.steps"]) not in done
             ]
             if todo:
-                result["rows"] += measure(bench, variant, seed, todo)
-                written(result, arguments.output)
+                wanted.append((bench, variant, seed, todo))
+    for seed in dict.fromkeys(seed for _, _, seed, _ in wanted):
+        prepared(bench, seed)
+    for rows in _each(wanted, arguments.workers):
+        result["rows"] += rows
+        written(result, arguments.output)
     written(result, arguments.output)
     show(result["summary"])
     if arguments.output:
@@ -246,3 +259,14 @@ def measured(arguments: argparse.Namespace, bench: Bench, head: Row) -> Row:
     if arguments.figure:
         arguments.figure.write_text(drawn(result["rows"]), encoding="utf-8")
     return result
+
+
+def _each(wanted: list[tuple[Any, ...]], workers: int) -> Iterator[list[Row]]:
+    """Yield the rows of each variant when they are there."""
+    if workers == 1:
+        yield from (measure(*one) for one in wanted)
+        return
+    # Small networks leave a GPU waiting for launches: several processes fill it.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for found in as_completed([pool.submit(measure, *one) for one in wanted]):
+            yield found.result()

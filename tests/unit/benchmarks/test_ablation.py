@@ -64,7 +64,7 @@ def test_fashion_ablation_from_a_folder_to_a_table(folder: Path, tmp_path: Path)
     output, pictures = tmp_path / "found.json", tmp_path / "pictures"
     words = ["--data", str(folder), "--device", "cpu", "--pretrain-steps", "3", "--steps", "4"]
     words += ["--output", str(output), "--pictures", str(pictures)]
-    words += ["--variants", "both"]
+    words += ["--variants", "both", "--workers", "2"]
     found = ablation(*words)
     assert found.returncode == 0, found.stderr
     result = json.loads(output.read_text())
