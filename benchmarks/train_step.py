@@ -4,7 +4,8 @@ Plainly: eager, float16 with a scaled loss, a norm per tensor that is read on th
 averages tensor by tensor, and the encoder's passes one after the other. Windows of steps take
 turns in one process, on the same synthetic uint8 batches that lie on the device. Images a second
 are of the fastest window. TFLOP/s are by the closed form (6 FLOPs per MAC of a forward and backward
-pass), and stand beside a matrix product of the same run.
+pass; whole passes, though ours make only the CLS token in the last block of pre-training), and
+stand beside a matrix product of the same run.
 
     python -m benchmarks.train_step --output benchmarks/results/train_step.json
     python -m benchmarks.train_step --small          # seconds, also on a CPU

@@ -37,15 +37,15 @@ class Share:
     source: str
 
 
-_STEPS = "benchmarks/results/train_step.json: one H100, 128 images"
+_STEPS = "benchmarks/results/train_step.json: one H200, 128 images"
 _SAMPLES = "benchmarks/results/sample.json: one H100"
 #: What the benchmarks found on one GPU; the reading of data and several GPUs are not in it. The
 #: hours that the paper's own trainings are told to have taken on eight H200 (57 and 139) are a
 #: share of 0.21 and 0.20.
 MEASURED_SHARES = {
-    "pretrain": Share(0.325, f"{_STEPS}, Base"),
-    "denoising": Share(0.378, f"{_STEPS}, XL/16"),
-    "consistency": Share(0.361, f"{_STEPS}, L/16"),
+    "pretrain": Share(0.421, f"{_STEPS}, Base"),
+    "denoising": Share(0.417, f"{_STEPS}, XL/16"),
+    "consistency": Share(0.380, f"{_STEPS}, L/16"),
 }
 #: Of passes in these numbers when images are sampled; float32 does without tensor cores.
 SAMPLING_SHARES = {
