@@ -124,6 +124,9 @@ def evaluate(
         return
     if samples is not None and images is not None:
         raise UserError("--samples and --images: give one of them")
+    if objective is not None:
+        raise UserError("--objective names a run's generator: leave it out for given images")
+    from epg.console.tables import figure_lines
     from epg.stages.measure import Request, measure, write_figures
 
     chosen = samples if samples is not None else images
@@ -140,7 +143,8 @@ def evaluate(
     found = measure(request)
     if out is not None:
         write_figures(found, out)
-    show_metrics(found["metrics"])
+    for line in figure_lines(found["metrics"], found["details"]):
+        print(printable(f"  {line}".rstrip()))
 
 
 @with_examples(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from epg.evaluation.gpus import GPUS
 from epg.evaluation.planning import Plan, TrainingPlan
 from epg.numbers import decimals, percent, short, significant, whole
+from epg.protocol import FACTS, HASHES
 from epg.published import GFLOPS_CONVENTION, MARKS, Published
+from epg.report.protocols import words
 
 _GIB = 2.0**30
 _LAUNCH_SECONDS = 0.03  # that a step of some dozens of blocks takes to start its kernels
@@ -24,6 +26,23 @@ def aligned(rows: Sequence[Sequence[str]], *, numbers_from: int = 1) -> list[str
         ).rstrip()
         for row in rows
     ]
+
+
+def figure_lines(metrics: Mapping[str, Any], details: Mapping[str, Any]) -> list[str]:
+    """Return the figures of an evaluation with interval and protocol, and how they were measured.
+
+    Args:
+        metrics: name of a figure -> value.
+        details: those of the evaluation.
+    """
+    intervals, hashes = details.get("intervals") or {}, details[HASHES]
+    rows = [["", "", "interval", "protocol"]]
+    for name, value in metrics.items():
+        ends = " to ".join(significant(end) for end in intervals.get(name, ()))
+        shown = whole(value) if isinstance(value, int) else f"{value:.6g}"
+        rows.append([name, shown, ends, hashes.get(name, "")])
+    how = [list(row) for row in words(details[FACTS], digits=12)]
+    return [*aligned(rows), "", *aligned(how, numbers_from=2)]
 
 
 def cost_lines(rows: list[dict[str, Any]]) -> list[str]:

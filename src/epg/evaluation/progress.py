@@ -25,6 +25,8 @@ class Running:
         kind: the network whose distance is estimated.
         real: what it sees in real images; None: nothing is estimated.
         report: called with (images seen, total, values).
+        share: of the images that nobody has seen yet, those of this process: the others are taken
+            to be as far as this one is.
         store: keeps a whole part; None: it stays in memory alone.
         rate: images per second so far, where they are made.
         parts: those that are whole.
@@ -35,6 +37,7 @@ class Running:
     kind: str
     real: Statistics | None
     report: Progress
+    share: float = 1.0
     store: Callable[[Part], None] | None = None
     rate: Callable[[], float] | None = None
     parts: list[Part] = field(default_factory=list)
@@ -51,7 +54,7 @@ class Running:
     def seen(self, count: int, sums: Callable[[], Mapping[str, Scatter]]) -> None:
         """Tell how far the work is."""
         self._count += count
-        done = self.seen_before + self._count
+        done = self.seen_before + round(self._count / self.share)
         tenth = done * _ESTIMATES // self.total
         if self.real is not None and tenth > self._estimated and done < self.total:
             self._estimated = tenth

@@ -37,7 +37,7 @@ def protocols(facts: RunFacts) -> dict[str, Any] | None:
     ]
     if not rows:
         return None
-    return {"rows": rows, "words": [(o, _words(_facts(facts, o))) for o in objectives]}
+    return {"rows": rows, "words": [(o, words(_facts(facts, o))) for o in objectives]}
 
 
 def warnings(facts: RunFacts) -> list[tuple[str, str]]:
@@ -53,8 +53,13 @@ def _facts(facts: RunFacts, objective: str) -> Mapping[str, Any]:
     return _mapping(facts.details("evaluate", objective).get(FACTS))
 
 
-def _words(told: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Say a protocol in words: (what, which)."""
+def words(told: Mapping[str, Any], digits: int = 64) -> list[tuple[str, str]]:
+    """Say a protocol in words: (what, which).
+
+    Args:
+        told: the facts of a protocol.
+        digits: of a SHA-256, to be shown.
+    """
     if not told:
         return []
     rows = [
@@ -63,12 +68,14 @@ def _words(told: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     for kind, network in _mapping(told.get("networks")).items():
         space = _mapping(network)
-        rows.append((f"network {kind}", f"{space.get('name')}, weights {space.get('weights')}"))
+        weights = str(space.get("weights"))[:digits]
+        rows.append((f"network {kind}", f"{space.get('name')}, weights {weights}"))
     for kind, reference in _mapping(told.get("references")).items():
         real = _mapping(reference)
         count = f"{whole(real['num_images'])} images, " if real.get("num_images") else ""
         where = f"reference of {kind}" if kind else "training images"
-        said = f"{real.get('split')} of {real.get('source')}, {count}{real.get('digest')}"
+        split = "the file" if real.get("split") == "file" else f"{real.get('split')} of"
+        said = f"{split} {real.get('source')}, {count}{str(real.get('digest'))[:digits]}"
         if real.get("network_assumed"):
             said += ", which does not say its network: this one is assumed"
         rows.append((where, said))

@@ -78,11 +78,12 @@ def look(
     size = max(1, min(local_processes(), len(spans)))
     own = share(spans, 0, size)
     running = Running(
-        task.count - left + sum(end - start for start, end in own),
+        task.count,
         task.count - left,
         next(iter(networks)),
         real,
         progress or (lambda done, total, told: reporter.progress(done, total, "images", **told)),
+        share=sum(end - start for start, end in own) / max(left, 1),
         store=stored.put,
         rate=lambda: size * source.images_per_second,
         parts=parts,

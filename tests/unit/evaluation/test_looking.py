@@ -207,6 +207,14 @@ def test_progress_comes_with_an_estimate(plain: Whole) -> None:
     assert early == pytest.approx(frechet_distance(real.moments, pool), rel=0.5)
 
 
+def test_progress_is_that_of_all_processes() -> None:
+    told: list[tuple[int, int]] = []
+    watch = Running(401, 100, "x", None, lambda done, of, _: told.append((done, of)), 151 / 301)
+    for count in (64, 64, 23):
+        watch.seen(count, dict)
+    assert told == [(228, 401), (355, 401), (401, 401)]
+
+
 @pytest.mark.parametrize(("batch", "span"), [(1, 64), (64, 64), (100, 64), (250, 192), (256, 256)])
 def test_spans_are_whole_groups(batch: int, span: int) -> None:
     assert span_of(batch) == span

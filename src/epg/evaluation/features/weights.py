@@ -86,7 +86,7 @@ WEIGHTS: dict[str, PublishedWeights] = {
             "model.safetensors",
             "",
             "EPG_DINOV2_WEIGHTS",
-            "distances in DINOv2's features",
+            "distance in DINOv2's features",
         ),
     )
 }
@@ -146,7 +146,8 @@ def find_weights(
     if cached.is_file():
         return Found(weights, path=cached)
     raise UserError(
-        f"this recipe asks for {weights.for_what}, and {weights.file} is not here: {weights.remedy}"
+        f"{weights.file} is not here, and without it there is no {weights.for_what}: "
+        f"{weights.remedy}"
     )
 
 

@@ -81,7 +81,7 @@ def test_the_store_of_the_runs_comes_before_the_cache_and_the_environment_before
 
 
 def test_missing_weights_say_how_to_get_them(tmp_path):
-    with pytest.raises(UserError, match="asks for FID") as caught:
+    with pytest.raises(UserError, match="without it there is no FID") as caught:
         require_weights(["classifier", "inception"], str(tmp_path))
     message = str(caught.value)
     assert "\n" not in message
