@@ -72,25 +72,26 @@ def encode_image(image: Image, settings: EncodingSettings) -> Image:
     return image._replace(content=stream.getvalue(), extension="jpg")
 
 
-def decode_image(content: memoryview, extension: str, stored: StoredFormat) -> NDArray[np.uint8]:
-    """Return a stored image's pixels, uint8 [size, size, C]; a view where it is raw.
+def decode_image(
+    content: memoryview, extension: str, stored: StoredFormat, out: NDArray[np.uint8]
+) -> None:
+    """Put a stored image's pixels into `out`, uint8 [size, size, C], contiguous.
 
     Raises:
         ShardError: it is no image of that kind.
     """
     shape = (stored.image_size, stored.image_size, stored.channels)
     if extension == "npy":
-        return decode_pixels(content, shape)
-    if stored.encoding == "passthrough":
-        return _decode_file(bytes(content), stored)
-    if extension not in ("png", "jpg"):
+        out[...] = decode_pixels(content, shape)
+    elif stored.encoding == "passthrough":
+        out[...] = _decode_file(bytes(content), stored)
+    elif extension not in ("png", "jpg"):
         raise ShardError(f"a .{extension} where data.encoding is {stored.encoding}")
-    if extension == "jpg" and (decoded := decode_jpeg(content, shape)) is not None:
-        return decoded
-    pixels = _decode_crop(bytes(content), extension)
-    if pixels.shape != shape:
-        raise ShardError(f"an image of shape {pixels.shape}, expected {shape}")
-    return pixels
+    elif extension == "png" or decode_jpeg(content, shape, out) is None:
+        pixels = _decode_crop(bytes(content), extension)
+        if pixels.shape != shape:
+            raise ShardError(f"an image of shape {pixels.shape}, expected {shape}")
+        out[...] = pixels
 
 
 def _decode_crop(data: bytes, extension: str) -> NDArray[np.uint8]:

@@ -36,18 +36,16 @@ class Run(NamedTuple):
     rows: int
 
 
-class Slice(NamedTuple):
-    """A process's samples of a batch, in the order in which windows are used.
+class Seats(NamedTuple):
+    """Where the samples of a window go, in the order in which they lie in their shards.
 
     Attributes:
-        rows: where each of them stands in the process's part of the batch.
-        keys: the window of each of them.
-        places: its place within that window once the window is shuffled.
+        steps: the batch of each of them [N].
+        rows: its row in the process's part of that batch; another process's is negative, or beyond.
     """
 
+    steps: NDArray[np.int64]
     rows: NDArray[np.int64]
-    keys: list[WindowKey]
-    places: NDArray[np.int64]
 
 
 class Lanes:
@@ -65,30 +63,39 @@ class Lanes:
     ) -> None:
         self._counts, self._seed = counts, seed
         self._total = int(counts.sum())
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self.lanes = max(n for n in range(1, MOST_LANES + 1) if batch_size % n == 0)
         self.window = max(1, window_samples // self.lanes)
 
-    def slice(self, step: int, rank: int, world_size: int) -> Slice:
-        """Return a process's part of a batch: `batch_size / world_size` samples, side by side."""
-        local = self._batch_size // world_size
+    def windows(self, step: int, rank: int, world_size: int) -> list[WindowKey]:
+        """Return the windows that a process's part of a batch is in."""
+        local = self.batch_size // world_size
         place = np.arange(rank * local, (rank + 1) * local)
-        per_lane = self._batch_size // self.lanes
-        position = step * self._batch_size + place % per_lane * self.lanes + place // per_lane
-        rows = np.argsort(position, kind="stable")
-        epochs, within = np.divmod(position[rows], self._total)
+        per_lane = self.batch_size // self.lanes
+        position = step * self.batch_size + place % per_lane * self.lanes + place // per_lane
+        epochs, within = np.divmod(position, self._total)
         lanes, indices = within % self.lanes, within // self.lanes
         first = np.maximum(1, (lanes + 1) * self.window // self.lanes)
         numbers = np.where(indices < first, 0, 1 + (indices - first) // self.window)
-        begins = np.where(numbers == 0, 0, first + (numbers - 1) * self.window)
         columns = (epochs.tolist(), lanes.tolist(), numbers.tolist())
-        keys = [WindowKey(*key) for key in zip(*columns, strict=True)]
-        return Slice(rows, keys, indices - begins)
+        return list(dict.fromkeys(map(WindowKey, *columns)))
 
-    def order(self, key: WindowKey) -> NDArray[np.int64]:
-        """Return the shuffled order of a window's samples."""
+    def seats(self, key: WindowKey, rank: int, world_size: int) -> Seats:
+        """Return where a window's samples go: it is shuffled."""
         begin, end = self._bounds(key)
-        return permutation(end - begin, self._seed, key.epoch, 1, key.lane, key.number)
+        indices = np.empty(end - begin, np.int64)
+        order = permutation(end - begin, self._seed, key.epoch, 1, key.lane, key.number)
+        indices[order] = np.arange(begin, end)
+        steps, places = np.divmod(self._position(key, indices), self.batch_size)
+        per_lane = self.batch_size // self.lanes
+        rows = places % self.lanes * per_lane + places // self.lanes
+        return Seats(steps, rows - rank * (self.batch_size // world_size))
+
+    def steps(self, key: WindowKey) -> range:
+        """Return the batches that a window is in."""
+        begin, end = self._bounds(key)
+        ends = self._position(key, np.array([begin, end - 1])) // self.batch_size
+        return range(int(ends[0]), int(ends[1]) + 1)
 
     def runs(self, key: WindowKey) -> list[Run]:
         """Return what a window holds, in the order of the row of shards; empty beyond its lane."""
@@ -112,6 +119,10 @@ class Lanes:
         if self._size(following) == 0:  # the lane goes on in the next epoch, under another number
             following = WindowKey(key.epoch + 1, (key.lane - self._total) % self.lanes, 0)
         return following if self._size(following) else None
+
+    def _position(self, key: WindowKey, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return where samples of a lane stand among all samples of all epochs."""
+        return key.epoch * self._total + indices * self.lanes + key.lane
 
     def _size(self, key: WindowKey) -> int:
         begin, end = self._bounds(key)

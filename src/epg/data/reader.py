@@ -20,7 +20,7 @@ from epg.data.manifest import Manifest
 from epg.data.order import permutation
 from epg.data.shard_cache import ShardCache
 from epg.data.shard_reading import Buffers, SplitShards
-from epg.data.windows import Batch, Batches, Windows, copy_images
+from epg.data.windows import Batch, Batches, Windows
 from epg.errors import UserError
 from epg.machine import available_cores
 from epg.store.base import Store
@@ -118,7 +118,7 @@ class ShardReader:
         if self._keep:
             return self._from_memory(batch_size, seed, start_step, rank, world_size)
         lanes = Lanes(self.shards.counts, batch_size, self._window_samples, seed)
-        return self._from_windows(lanes, batch_size, start_step, rank, world_size)
+        return self._from_windows(lanes, start_step, rank, world_size)
 
     def _from_memory(
         self, batch_size: int, seed: int, step: int, rank: int, world_size: int
@@ -140,7 +140,7 @@ class ShardReader:
                 filled += min(local - filled, self.num_samples - begin)
             np.take(images, batch.ids, axis=0, out=batch.images, mode="clip")  # else it is buffered
             np.take(labels, batch.ids, out=batch.labels)
-            yield batch
+            yield batches.hand_out(batch)
             del batch
             step += 1
 
@@ -155,23 +155,13 @@ class ShardReader:
         return np.concatenate(row)[permutation(self.num_samples, seed, epoch, 1, 0)]
 
     def _from_windows(
-        self, lanes: Lanes, batch_size: int, step: int, rank: int, world_size: int
+        self, lanes: Lanes, step: int, rank: int, world_size: int
     ) -> Generator[Batch, None, None]:
-        local = batch_size // world_size
-        batches = Batches((local, *self.shape))
         with ThreadPoolExecutor(_threads(), "shard-reader") as pool:
-            windows = Windows(self.shards, lanes, pool)
+            windows = Windows(self.shards, lanes, pool, rank, world_size, step)
             try:
-                wanted = lanes.slice(step, rank, world_size)
                 while True:
-                    following = lanes.slice(step + 1, rank, world_size)
-                    windows.ask_for(wanted, following)
-                    batch = batches.take()
-                    windows.fill(batch, wanted)
-                    windows.forget_all_but(following)
-                    yield batch
-                    del batch
-                    wanted, step = following, step + 1
+                    yield windows.take()
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
@@ -195,10 +185,10 @@ class ShardReader:
         rows = max(1, _CHUNK_BYTES // (size + _TAR_BYTES))
 
         def load(run: Run) -> None:
-            loaded = self.shards.load([run], buffers)
-            copy_images(loaded, np.arange(run.rows), arrays.images, loaded.ids)
-            arrays.labels[loaded.ids] = loaded.labels
-            buffers.give(loaded.buffer)
+            ids = self.shards.ids(run)
+            images = arrays.images[ids[0] : ids[0] + run.rows]
+            self.shards.read(run, list(images), buffers)
+            arrays.labels[ids] = self.shards.labels(run)
 
         runs = [
             Run(number, first, min(rows, count - first))

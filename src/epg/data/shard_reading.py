@@ -1,9 +1,10 @@
 """Images out of shards, by parts, each checked before it is used.
 
-A part of a shard is read by one ranged read into a buffer that is used again. Every image is held
-against the CRC-32 of the index, the index against the SHA-256 of the manifest. A shard without an
-index, as format 1 has them or because it was lost, is read whole once, checked against the
-SHA-256 of the manifest, and its index made of it.
+A part of a shard is read into a buffer that is used again, and each image goes from there to where
+it is wanted. It is held against the CRC-32 of the index there, where it is at hand, the index
+against the SHA-256 of the manifest; what is not as it was written is read again by itself. A shard
+without an index, as format 1 has them or because it was lost, is read whole once, checked against
+the SHA-256 of the manifest, and its index made of it.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from bisect import bisect_right
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,18 +27,12 @@ from epg.data.shard_format import ShardError, npy_header
 from epg.data.shard_index import ShardIndex, index_of, read_index
 from epg.errors import UserError
 from epg.store.base import ObjectNotFound, Store
+from epg.store.local import LocalStore
 from epg.store.reading import PAUSE_SECONDS, READS, read_bytes
 
 _PIECE = 1024 * 1024
-
-
-class Loaded(NamedTuple):
-    """Images side by side: image i begins at `starts[i]` of `buffer`; labels [N], ids [N]."""
-
-    buffer: NDArray[np.uint8]
-    starts: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    ids: NDArray[np.int64]
+#: Of one read of images: what a processor's cache holds; what makes up for a request.
+_LOCAL_BYTES, _REMOTE_BYTES = 2**20, 2**24
 
 
 class Buffers:
@@ -86,137 +81,106 @@ class SplitShards:
         )
         self.shape = (manifest.image_size, manifest.image_size, manifest.channels)
         self.sample_bytes = int(np.prod(self.shape))
-        self._header = npy_header(self.shape)
+        self._raw = manifest.encoding == "raw"
+        header = npy_header(self.shape)
+        self._header_bytes, self._header_sum = len(header), zlib_ng.crc32(header)
+        local = cache is None and isinstance(store, LocalStore)
+        self._piece_bytes = _LOCAL_BYTES if local else _REMOTE_BYTES
         self._indices: dict[int, ShardIndex] = {}
         self._locks = [threading.Lock() for _ in self.infos]
 
     def index(self, number: int) -> ShardIndex:
         """Return a shard's index. Raises `UserError` where neither it nor the shard is sound."""
-        with self._locks[number]:
-            if number not in self._indices:
-                self._indices[number] = self._read_index(self.infos[number])
-            return self._indices[number]
+        found = self._indices.get(number)
+        if found is None:
+            with self._locks[number]:
+                found = self._indices.get(number) or self._read_index(self.infos[number])
+                self._indices[number] = found
+        return found
 
-    def load(self, runs: Sequence[Run], buffers: Buffers) -> Loaded:
-        """Return the images of some runs, one after the other.
+    def labels(self, run: Run) -> NDArray[np.int64]:
+        """Return the labels of a run [N]. Raises `UserError`."""
+        return self.index(run.shard).labels[run.first : run.first + run.rows]
+
+    def ids(self, run: Run) -> NDArray[np.int64]:
+        """Return the position of a run's samples within the split [N]."""
+        first = int(self._ids[run.shard]) + run.first
+        return np.arange(first, first + run.rows)
+
+    def read(self, run: Run, targets: Sequence[NDArray[np.uint8] | None], buffers: Buffers) -> None:
+        """Read the images of a run, and put each into its target once it is known to be sound.
+
+        Args:
+            run: which images.
+            targets: for each of them uint8 [H, W, C], contiguous; None leaves it out.
+            buffers: memory to read into.
 
         Raises:
-            UserError: a shard is missing, altered, or not a shard.
+            UserError: the shard is missing, altered, or not a shard.
         """
-        raw = self._manifest.encoding == "raw"
-        spans = [self._span(run) for run in runs]
-        count = sum(run.rows for run in runs)
-        target = buffers.take(sum(spans) if raw else count * self.sample_bytes)
-        starts = np.empty(count, np.int64)
-        done = at = 0
-        for run, span in zip(runs, spans, strict=True):
-            if raw:  # the pixels stay where they were read to
-                offsets = self._read_run(run, target[at : at + span])
-                starts[done : done + run.rows] = at + offsets + len(self._header)
-                at += span
-            else:
-                scratch = buffers.take(span)
-                offsets = self._read_run(run, scratch[:span])
-                self._decode_run(run, scratch, offsets, target[done * self.sample_bytes :])
-                buffers.give(scratch)
-                starts[done : done + run.rows] = (
-                    np.arange(done, done + run.rows) * self.sample_bytes
-                )
-            done += run.rows
-        return Loaded(target, starts, self._labels(runs), self._numbers(runs))
-
-    def _labels(self, runs: Sequence[Run]) -> NDArray[np.int64]:
-        parts = [self.index(r.shard).labels[r.first : r.first + r.rows] for r in runs]
-        return np.concatenate([*parts, np.empty(0, np.int64)])
-
-    def _numbers(self, runs: Sequence[Run]) -> NDArray[np.int64]:
-        starts = [(int(self._ids[r.shard]) + r.first, r.rows) for r in runs]
-        parts = [np.arange(start, start + count) for start, count in starts]
-        return np.concatenate([*parts, np.empty(0, np.int64)])
-
-    def _span(self, run: Run) -> int:
-        """Return how many bytes of its shard a run takes, from its first image to its last."""
-        index, last = self.index(run.shard), run.first + run.rows - 1
-        return int(index.offsets[last] + index.lengths[last] - index.offsets[run.first])
-
-    def _read_run(self, run: Run, target: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Read a run's bytes, and return where each image begins. Raises `UserError`."""
         index, rows = self.index(run.shard), slice(run.first, run.first + run.rows)
-        offset = int(index.offsets[run.first])
-        view = target.data
-        begins = index.offsets[rows] - offset
+        begins = index.offsets[rows].tolist()
+        ends = (index.offsets[rows] + index.lengths[rows]).tolist()
+        first = 0
+        while first < run.rows:
+            end = max(first + 1, bisect_right(ends, begins[first] + self._piece_bytes))
+            if any(target is not None for target in targets[first:end]):
+                size = ends[end - 1] - begins[first]
+                buffer = buffers.take(size)
+                view = buffer.data[:size]
+                # If the shard was cut, what is missing shows where the images are looked at.
+                self._read(self.infos[run.shard], begins[first], view)
+                for n in range(first, end):
+                    target = targets[n]
+                    if target is not None:
+                        content = view[begins[n] - begins[first] : ends[n] - begins[first]]
+                        self._put(run.shard, run.first + n, content, target)
+                buffers.give(buffer)
+            first = end
+
+    def _put(self, shard: int, row: int, content: memoryview, target: NDArray[np.uint8]) -> None:
+        """Put an image's pixels into `target`. Raises `UserError`."""
+        index = self.index(shard)
+        expected = index.checksums[row]
+        if self._raw and len(content) == self._header_bytes + self.sample_bytes:
+            # Of the copy, after the header as it has to be: so it is known to be as it has to be.
+            target.data.cast("B")[:] = content[self._header_bytes :]
+            if zlib_ng.crc32(target, self._header_sum) == expected:
+                return
+        if zlib_ng.crc32(content) != expected:
+            content = self._content(shard, row)
+        extension = index.name(row).rpartition(".")[2]
+        try:
+            if self._raw and extension != "npy":
+                raise ShardError(f"a .{extension}, no .npy")
+            decode_image(content, extension, self._format, target)
+        except ShardError as error:
+            raise self._unusable(shard, f"at sample {index.name(row)}: {error}") from None
+
+    def _content(self, shard: int, row: int) -> memoryview:
+        """Read an image by itself. Raises `UserError` unless it is as it was written."""
+        info, index = self.infos[shard], self.index(shard)
+        content = memoryview(bytearray(index.lengths[row]))
+        name, expected, wrong = f"sample {index.name(row)}", int(index.checksums[row]), ""
         for look in range(1, READS + 1):
-            count = self._read(self.infos[run.shard], offset, view, look)
-            wrong = self._first_wrong(run, view[:count], begins)
-            if wrong is None:
-                return begins
+            count = self._read(info, int(index.offsets[row]), content, look)
+            found = zlib_ng.crc32(content[:count])
+            if found == expected and count == len(content):
+                return content
+            wrong = f"other bytes at {name}: CRC-32 {found:08x}, its index says {expected:08x}"
+            if count < len(content):
+                wrong = f"ended within {name}, the manifest says {info.size} bytes"
             time.sleep(PAUSE_SECONDS * look if look < READS else 0)  # perhaps the reading's fault
         raise UserError(
-            f"shard {self._where(run.shard)} has {wrong}: it was cut or altered; put back a copy "
+            f"shard {self._where(shard)} has {wrong}: it was cut or altered; put back a copy "
             "of it if there is one, or move it away and run the same command again to write it anew"
         )
 
-    def _read(self, info: ShardInfo, offset: int, view: memoryview, look: int) -> int:
+    def _read(self, info: ShardInfo, offset: int, view: memoryview, look: int = 1) -> int:
         """Fill `view` from a shard; at the first look, what lies in the cache will do."""
         if self._cache is None:
             return self._store.read_into(info.key, offset, view)
         return self._cache.read_into(self._store, info, offset, view, past=look > 1)
-
-    def _first_wrong(self, run: Run, view: memoryview, begins: NDArray[np.int64]) -> str | None:
-        """Return what is wrong with the first image that is not as it was written."""
-        index, rows = self.index(run.shard), slice(run.first, run.first + run.rows)
-        lengths, sums = index.lengths[rows].tolist(), index.checksums[rows].tolist()
-        raw = self._manifest.encoding == "raw"
-        for row, begin, length, expected in zip(
-            range(run.rows), begins.tolist(), lengths, sums, strict=True
-        ):
-            content = view[begin : begin + length]
-            if zlib_ng.crc32(content) == expected and len(content) == length:
-                if raw and not self._is_raw(content):
-                    raise self._odd_image(run, row, content)
-                continue
-            name = f"sample {index.name(run.first + row)}"
-            if len(content) < length:
-                size = self.infos[run.shard].size
-                return f"ended within {name}, the manifest says {size} bytes"
-            found = zlib_ng.crc32(content)
-            return f"other bytes at {name}: CRC-32 {found:08x}, its index says {expected:08x}"
-        return None
-
-    def _is_raw(self, content: memoryview) -> bool:
-        length = len(self._header) + self.sample_bytes
-        return len(content) == length and content[: len(self._header)] == self._header
-
-    def _odd_image(self, run: Run, row: int, content: memoryview) -> UserError:
-        """Say what is wrong with an image that is as it was written, but none of ours."""
-        name = self.index(run.shard).name(run.first + row)
-        try:
-            decode_image(content, name.rpartition(".")[2], self._format)
-            error = f"a .{name.rpartition('.')[2]}, no .npy"
-        except ShardError as refused:
-            error = str(refused)
-        return self._unusable(run.shard, f"at sample {name}: {error}")
-
-    def _decode_run(
-        self,
-        run: Run,
-        data: NDArray[np.uint8],
-        begins: NDArray[np.int64],
-        target: NDArray[np.uint8],
-    ) -> None:
-        """Decode the images of a run. Raises `UserError` for one that cannot be."""
-        index, view = self.index(run.shard), data.data
-        for row in range(run.rows):
-            name = index.name(run.first + row)
-            begin, length = int(begins[row]), int(index.lengths[run.first + row])
-            try:
-                pixels = decode_image(
-                    view[begin : begin + length], name.rpartition(".")[2], self._format
-                )
-            except ShardError as error:
-                raise self._unusable(run.shard, f"at sample {name}: {error}") from None
-            place = target[row * self.sample_bytes : (row + 1) * self.sample_bytes]
-            place.reshape(self.shape)[...] = pixels
 
     def _read_index(self, info: ShardInfo) -> ShardIndex:
         classes = len(self._manifest.classes)

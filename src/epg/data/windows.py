@@ -1,18 +1,25 @@
-"""What a process holds of a large split, and the batches that are filled from it."""
+"""What a process holds of a large split: batches to come, filled window by window.
+
+A window is read as a whole, and each of its images goes straight to its row of the batch that it
+will be used in, by way of a buffer that is small on a local disk. So nothing is copied when a batch
+is wanted, and the memory of the windows is that of the batches.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections import deque
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from epg.data.lanes import Lanes, Slice, WindowKey
-from epg.data.shard_reading import Buffers, Loaded, SplitShards
+from epg.data.lanes import Lanes, WindowKey
+from epg.data.shard_reading import Buffers, SplitShards
 
-_KEPT = 4  # batches whose memory is used again
+_KEPT = 4  # batches that were handed out, whose memory is used again
 
 
 class Batch(NamedTuple):
@@ -27,54 +34,93 @@ class Batch(NamedTuple):
 
 
 class Windows:
-    """The windows that a process holds, and those that are being read for it."""
+    """The batches of a process from some step on.
 
-    def __init__(self, shards: SplitShards, lanes: Lanes, pool: ThreadPoolExecutor) -> None:
+    Args:
+        shards: of the split.
+        lanes: the order.
+        pool: threads that read.
+        rank: which slice of each global batch is wanted.
+        world_size: number of slices.
+        step: number of the first batch; nothing that comes before is read.
+    """
+
+    def __init__(
+        self,
+        shards: SplitShards,
+        lanes: Lanes,
+        pool: ThreadPoolExecutor,
+        rank: int,
+        world_size: int,
+        step: int,
+    ) -> None:
         self._shards, self._lanes, self._pool = shards, lanes, pool
+        self._part = (rank, world_size)
+        self._step = step
+        local = lanes.batch_size // world_size
+        self._batches = Batches((local, *shards.shape))
+        self._coming: dict[int, Batch] = {}
+        self._reads: dict[WindowKey, _Reading] = {}
         self._buffers = Buffers()
-        self._held: dict[WindowKey, Future[_Window]] = {}
+        self._next = lanes.windows(step, *self._part)
+        self._begun: set[WindowKey] = set()
 
-    def ask_for(self, wanted: Slice, following: Slice) -> None:
-        """Have read what a batch needs, what the next one needs, and what comes after that."""
-        for key in dict.fromkeys([*wanted.keys, *following.keys]):
+    def take(self) -> Batch:
+        """Return the next batch. Raises `UserError`."""
+        wanted, self._next = self._next, self._lanes.windows(self._step + 1, *self._part)
+        for key in [*wanted, *self._next]:
             self._ask(key)
-        for key in dict.fromkeys(wanted.keys):
-            after = self._lanes.following(key)
-            if after is not None:
-                self._ask(after)
-
-    def fill(self, batch: Batch, wanted: Slice) -> None:
-        """Copy a batch's images, labels and ids."""
-        ends = [i for i in range(1, len(wanted.keys)) if wanted.keys[i] != wanted.keys[i - 1]]
-        for begin, end in zip([0, *ends], [*ends, len(wanted.keys)], strict=True):
-            window = self._held[wanted.keys[begin]].result()
-            rows = wanted.rows[begin:end]
-            chosen = window.order[wanted.places[begin:end]]
-            copy_images(window.loaded, chosen, batch.images, rows)
-            batch.labels[rows] = window.loaded.labels[chosen]
-            batch.ids[rows] = window.loaded.ids[chosen]
-
-    def forget_all_but(self, following: Slice) -> None:
-        """Give up what no later batch needs: all that is read, but not wanted next or ahead."""
-        needed = set(following.keys)
-        ahead = {self._lanes.following(key) for key in needed}
-        for key in [key for key in self._held if key not in needed and key not in ahead]:
-            self._buffers.give(self._held.pop(key).result().loaded.buffer)
+        for key in wanted:
+            if key not in self._begun:
+                after = self._lanes.following(key)
+                if after is not None:
+                    self._ask(after)
+        self._begun = set(wanted)
+        for key in wanted:
+            self._reads[key].done.result()
+        batch = self._coming.pop(self._step)
+        self._step += 1
+        self._reads = {key: read for key, read in self._reads.items() if self._step < read.end}
+        return self._batches.hand_out(batch)
 
     def _ask(self, key: WindowKey) -> None:
-        if key not in self._held:
-            self._held[key] = self._pool.submit(self._read, key)
+        """Have a window read, unless it is, and make room for the batches that it is in."""
+        if key in self._reads:
+            return
+        into, steps = {}, self._lanes.steps(key)
+        for step in steps:
+            if step >= self._step:
+                if step not in self._coming:
+                    self._coming[step] = self._batches.take()
+                into[step] = self._coming[step]
+        self._reads[key] = _Reading(self._pool.submit(self._read, key, into), steps.stop)
 
-    def _read(self, key: WindowKey) -> _Window:
-        loaded = self._shards.load(self._lanes.runs(key), self._buffers)
-        return _Window(loaded, self._lanes.order(key))
+    def _read(self, key: WindowKey, into: Mapping[int, Batch]) -> None:
+        """Read a window's images, labels and ids into batches."""
+        steps, rows = (column.tolist() for column in self._lanes.seats(key, *self._part))
+        done = 0
+        for run in self._lanes.runs(key):
+            targets: list[NDArray[np.uint8] | None] = []
+            samples = slice(done, done + run.rows)
+            of_run = zip(self._shards.labels(run), self._shards.ids(run), strict=True)
+            for (label, number), step, row in zip(
+                of_run, steps[samples], rows[samples], strict=True
+            ):
+                batch = into.get(step)  # none of what comes before the first step
+                if batch is None or not 0 <= row < len(batch.ids):
+                    targets.append(None)
+                    continue
+                targets.append(batch.images[row])
+                batch.labels[row], batch.ids[row] = label, number
+            self._shards.read(run, targets, self._buffers)
+            done += run.rows
 
 
-class _Window(NamedTuple):
-    """Images as they lie in their shards, and the order in which they are used."""
+class _Reading(NamedTuple):
+    """A window that is being read, or was: no batch from `end` on needs it."""
 
-    loaded: Loaded
-    order: NDArray[np.int64]
+    done: Future[None]
+    end: int
 
 
 class Batches:
@@ -82,19 +128,23 @@ class Batches:
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._shape = shape
-        self._kept: list[NDArray[np.uint8]] = []
+        self._used: deque[NDArray[np.uint8]] = deque(maxlen=_KEPT)
 
     def take(self) -> Batch:
         """Return a batch with any content."""
-        held = [_references(array) for array in self._kept]
+        held = [_references(array) for array in self._used]
         if _REFERENCES in held:
-            images = self._kept[held.index(_REFERENCES)]
+            images = self._used[held.index(_REFERENCES)]
+            del self._used[held.index(_REFERENCES)]
         else:
             images = np.empty(self._shape, np.uint8)
-            if len(self._kept) < _KEPT:
-                self._kept.append(images)
         count = self._shape[0]
         return Batch(images, np.empty(count, np.int64), np.empty(count, np.int64))
+
+    def hand_out(self, batch: Batch) -> Batch:
+        """Return the batch; note that its memory may be used again once nobody holds it."""
+        self._used.append(batch.images)
+        return batch
 
 
 def _references(array: NDArray[np.uint8]) -> int:
@@ -109,14 +159,3 @@ def _references_of_nobody_else() -> int:
 
 
 _REFERENCES = _references_of_nobody_else()
-
-
-def copy_images(
-    loaded: Loaded, chosen: NDArray[np.int64], images: NDArray[np.uint8], rows: NDArray[np.int64]
-) -> None:
-    """Copy chosen images to rows of [N, H, W, C]: once, from where they were read to."""
-    flat = images.reshape(len(images), -1)
-    size, buffer = flat.shape[1], loaded.buffer
-    starts = loaded.starts[chosen].tolist()
-    for row, start in zip(rows.tolist(), starts, strict=True):
-        flat[row] = buffer[start : start + size]

@@ -17,8 +17,8 @@ from epg.data.order import permutation
 from epg.data.reader import ShardReader
 from epg.data.shard_file import ShardFile
 from epg.data.shard_format import encode_pixels
-from epg.data.shard_reading import Buffers
 from epg.data.sources.base import Image, Item
+from epg.data.windows import Batch, Batches
 from epg.errors import UserError
 from epg.store import Store
 
@@ -180,45 +180,51 @@ def test_windows_are_the_lanes(shard_sizes, batch_size, seed, window):
     lanes = Lanes(counts, batch_size, window, seed)
     total = int(counts.sum())
     offsets = np.concatenate([[0], np.cumsum(counts)])
+    last = 2 * total // batch_size + 1
+    batches = {step: [-1] * batch_size for step in range(last + 1)}
+    keys = dict.fromkeys(key for step in batches for key in lanes.windows(step, 0, 1))
     seen: dict[int, list[int]] = {}
-    for step in range(2 * total // batch_size + 2):
-        wanted = lanes.slice(step, 0, 1)
-        assert sorted(wanted.rows.tolist()) == list(range(batch_size))
-        for key, place in zip(wanted.keys, wanted.places.tolist(), strict=True):
-            ids = [
-                offsets[run.shard] + run.first + i
-                for run in lanes.runs(key)
-                for i in range(run.rows)
-            ]
-            assert len(ids) <= lanes.window
-            assert sorted(lanes.order(key).tolist()) == list(range(len(ids)))
-            seen.setdefault(key.epoch, []).append(ids[lanes.order(key)[place]])
+    for key in keys:
+        ids = [
+            offsets[run.shard] + run.first + i for run in lanes.runs(key) for i in range(run.rows)
+        ]
+        steps, rows = lanes.seats(key, 0, 1)
+        assert len(ids) == len(steps) <= lanes.window
+        assert set(steps) <= set(lanes.steps(key))
+        seen.setdefault(key.epoch, []).extend(ids)
+        for number, step, row in zip(ids, steps.tolist(), rows.tolist(), strict=True):
+            if step in batches:
+                assert key in lanes.windows(step, 0, 1)
+                assert batches[step][row] == -1
+                batches[step][row] = number
+    assert all(-1 not in batch for batch in batches.values())
     for epoch in range(2):
         assert sorted(seen[epoch]) == list(range(total))
 
 
 def test_memory_is_two_windows_a_lane():
     store, manifest = small_set([100] * 10)
-    window_bytes = 4 * 2 * 64 * 3  # three samples a lane
+    window_bytes = 4 * 2 * 64 * 3  # three samples a lane: half of it
     reader = ShardReader(store, manifest, "train", window_bytes=window_bytes)
-    taken: list[int] = []
+    made: list[int] = []
+    alive = 0
 
-    class Counted(Buffers):
-        held = 0
+    class Counted(Batches):
+        def take(self) -> Batch:
+            nonlocal alive
+            alive += 1
+            made.append(alive)
+            return super().take()
 
-        def take(self, size: int):
-            Counted.held += 1
-            taken.append(Counted.held)
-            return super().take(size)
-
-        def give(self, buffer) -> None:
-            Counted.held -= 1
-            super().give(buffer)
+        def hand_out(self, batch: Batch) -> Batch:
+            nonlocal alive
+            alive -= 1
+            return super().hand_out(batch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("epg.data.windows.Buffers", Counted)
+        patch.setattr("epg.data.windows.Batches", Counted)
         list(islice(reader.batches(64, 0), 30))
-    assert max(taken) <= 3 * 64  # this one's, the next one's; at an epoch's end, that one's
+    assert max(made) <= 2 * 3 + 1  # batches of a sample a lane; one more at an epoch's end
 
 
 def test_memory_of_batches_is_used_again_once_nobody_holds_it():
