@@ -12,7 +12,7 @@ import torch
 from epg.config.loading import load_recipe
 from epg.config.sampling import SamplingConfig
 from epg.errors import UserError
-from epg.evaluation.generate import generate, trajectory
+from epg.evaluation.generate import generate, trajectory, worth_recording
 from epg.model.files import LoadedGenerator, load_generator, load_weights, save_weights
 from epg.model.generator import Generator
 
@@ -225,3 +225,15 @@ def test_same_weights_give_the_same_bytes(tmp_path: Path) -> None:
     tensors, metadata = load_weights(first, "x")
     assert torch.equal(tensors["b"], torch.ones(2))
     assert metadata["z"] == 1
+
+
+@pytest.mark.parametrize(
+    ("recipe", "batch_size", "worth"),
+    [("digits", 500, True), ("fashion", 500, True), ("imagenet256_l16", 64, False)],
+)
+def test_passes_of_small_networks_are_worth_a_graph(
+    recipe: str, batch_size: int, worth: bool
+) -> None:
+    with torch.device("meta"):
+        generator = Generator(**load_recipe(recipe).generator_arguments())
+    assert worth_recording(generator, batch_size) is worth
