@@ -6,6 +6,8 @@ D width.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -43,10 +45,12 @@ class Encoder(nn.Module):
     ) -> None:
         """Build and initialise the encoder.
 
-        Where `recomputes` is set, blocks are computed again for their gradient.
+        Where `recomputes` is set, blocks are computed again for their gradient; where `fuses` is,
+        what comes before them is one compiled function.
         """
         super().__init__()
         self.recomputes = False
+        self.fuses = False
         self.embed_dim = embed_dim
         self.patch_size = patch_size
         self.num_patches = (image_size // patch_size) ** 2
@@ -93,15 +97,10 @@ class Encoder(nn.Module):
         self, x: Tensor, c_noise: Tensor, class_embedding: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return the first block's input [N, L, D] and the time token [N, D]."""
-        time = time_token(c_noise, self.embed_dim)
-        cls = self.cls_token.expand(len(x), -1, -1)
-        if class_embedding is not None:
-            cls = cls + class_embedding[:, None]
-        # Under autocast the patches have 16 bits; time, and the sum over all blocks, keep 32.
-        patches = self._patches(x).to(time.dtype)
-        return torch.cat([cls, time[:, None], patches], dim=1) + self.pos_embed, time
+        make = _compiled_tokens() if self.fuses else _tokens
+        return make(self, x, c_noise, class_embedding)
 
-    def _patches(self, x: Tensor) -> Tensor:
+    def patches(self, x: Tensor) -> Tensor:
         """Return `patch_embed` of the image, row by row [N, L - 2, D]."""
         if not x.is_cuda:
             return self.patch_embed(x).flatten(2).transpose(1, 2)
@@ -114,3 +113,20 @@ class Encoder(nn.Module):
         cut = x.reshape(batch, channels, height // side, side, width // side, side)
         pixels = cut.permute(0, 2, 4, 1, 3, 5).reshape(batch, self.num_patches, -1)
         return F.linear(pixels, self.patch_embed.weight.flatten(1), self.patch_embed.bias)
+
+
+def _tokens(
+    encoder: Encoder, x: Tensor, c_noise: Tensor, class_embedding: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    time = time_token(c_noise, encoder.embed_dim)
+    cls = encoder.cls_token.expand(len(x), -1, -1)
+    if class_embedding is not None:
+        cls = cls + class_embedding[:, None]
+    # Under autocast the patches have 16 bits; time, and the sum over all blocks, keep 32.
+    patches = encoder.patches(x).to(time.dtype)
+    return torch.cat([cls, time[:, None], patches], dim=1) + encoder.pos_embed, time
+
+
+@functools.cache
+def _compiled_tokens() -> Callable[..., tuple[Tensor, Tensor]]:
+    return torch.compile(_tokens, dynamic=False)

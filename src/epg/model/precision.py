@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -58,9 +58,7 @@ class Precision:
         return cls("float32", "", device or torch.device("cpu"))
 
     def compiled(self, module: nn.Module) -> nn.Module:
-        """Compile each transformer block of a module and what makes an encoder's tokens, in place.
-
-        Nothing changes where nothing is compiled.
+        """Compile a module's transformer blocks and what comes before them, in place, if at all.
 
         All blocks of a kind share one compiled program: seconds, where the whole network would
         take minutes, and the rest of it is next to nothing.
@@ -72,8 +70,7 @@ class Precision:
                 if isinstance(child, Block | DecoderBlock):
                     child.compile(dynamic=False)
                 elif isinstance(child, Encoder):
-                    encoder: Any = child  # whose method is replaced
-                    encoder.embed = torch.compile(child.embed, dynamic=False)
+                    child.fuses = True
         return module
 
     def fused(self, call: Callable[P, T]) -> Callable[P, T]:
