@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from epg.data.arrays import read_npy_stream
 from epg.errors import UserError, one_line
-from epg.evaluation.features.base import NETWORK, Description, FeatureNetwork, Statistics
+from epg.evaluation.features.base import NETWORK, FeatureNetwork, Statistics
 from epg.evaluation.metrics.moments import Moments
 from epg.evaluation.sources import Images, NpzImages, content_digest, open_images
 from epg.protocol import Reference
@@ -28,7 +28,7 @@ _POOLED, _SPATIAL = ("mu", "sigma"), ("mu_s", "sigma_s")
 _MAX_BYTES = 1024**3
 
 #: Looks at images by all networks: name in the recipe -> what it sees.
-Describe = Callable[[Images], Mapping[str, Description]]
+Describe = Callable[[Images], Mapping[str, Statistics]]
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,7 @@ def read_reference(
         )
     found: dict[str, Statistics] = {}
     if images is not None:
-        found = {
-            kind: Statistics(one.moments, one.spatial, one.features)
-            for kind, one in describe(images).items()
-        }
+        found = dict(describe(images))
     if statistics:
         return _with_statistics(path, statistics, found, networks)
     assert images is not None

@@ -14,7 +14,7 @@ import math
 import time
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ class NpzImages:
 
     def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
         self.path, self._device = path, device
-        self.files = [path]
+        self.files, self.digest = [path], ""
         self._stream: Any = None
         self._position = 0
         try:
@@ -116,7 +116,7 @@ class FolderImages:
     """
 
     def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
-        self.path, self._device = path, device
+        self.path, self._device, self.digest = path, device, ""
         if not path.is_dir():
             raise UserError(f"{path}: no such folder")
         self.files = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES)
@@ -160,12 +160,20 @@ def spans(images: Images, size: int) -> Iterator[tuple[NDArray[np.uint8], NDArra
         yield images.read_array(start, end), images.labels[start:end]
 
 
-def content_digest(images: Images) -> str:
-    """Return the SHA-256 over shape and pixels: the same images in another form are the same."""
-    digest = hashlib.sha256(f"{len(images.labels)} {images.shape}".encode())
-    for pixels, _ in spans(images, 512):
-        digest.update(pixels.data)
-    return digest.hexdigest()
+def content_digest(images: Images, seen: Callable[[int], None] | None = None) -> str:
+    """Return the SHA-256 over shape and pixels: the same images in another form are the same.
+
+    All are read, once; `seen` hears how many so far.
+    """
+    if not images.digest:
+        digest, count = hashlib.sha256(f"{len(images.labels)} {images.shape}".encode()), 0
+        for pixels, _ in spans(images, 512):
+            digest.update(pixels.data)
+            count += len(pixels)
+            if seen is not None:
+                seen(count)
+        images.digest = digest.hexdigest()
+    return images.digest
 
 
 def files_digest(images: Images) -> str:
@@ -177,7 +185,7 @@ def files_digest(images: Images) -> str:
     for file in images.files:
         with explained(file, "read"):
             status = file.stat()
-        facts.append((str(file.absolute()), status.st_size, status.st_mtime_ns))
+        facts.append([str(file.absolute()), status.st_size, status.st_mtime_ns, status.st_ctime_ns])
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
@@ -212,7 +220,8 @@ class TimedImages:
         if self._begun is None:
             self._begun = time.monotonic()
         found = self._images.read(start, end)
-        self._unlike += int((found != self._shade).flatten(1).any(1).sum())
+        low, high = found.flatten(1).aminmax(dim=1)
+        self._unlike += int(((low != self._shade) | (high != self._shade)).sum())
         self._read += end - start
         return found
 

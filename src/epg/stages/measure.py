@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from epg.runs.handover import HandOver
 from epg.runs.record import require_record
 from epg.runs.run import MEASURED, Run
 from epg.stages.inputs import stored_statistics
+from epg.stages.known import statistics_of
 from epg.stages.looks import given_task
 from epg.stages.measured import with_measured
 from epg.stages.shares import look
@@ -97,8 +98,8 @@ def measure(request: Request) -> dict[str, Any]:
     root = request.run.store_uri if request.run is not None else request.store
     require_weights(settings.networks, root)
     with scratch_folder("measure") as scratch:
-        reporter = StageReporter("evaluate")
-        return _Measuring(request, settings, scratch, root or str(scratch), reporter).work()
+        place = root or str(scratch)
+        return _Measuring(request, settings, scratch, place, StageReporter("evaluate")).work()
 
 
 @dataclass(frozen=True)
@@ -108,11 +109,10 @@ class _Measuring:
     scratch: Path
     root: str  # URI of a store
     reporter: StageReporter
-    kept: list[str] = field(default_factory=list)  # folders of what was seen
 
     @cached_property
     def store(self) -> Store:
-        """Where parts lie until all is measured."""
+        """Where parts lie until all are seen."""
         return open_store(self.root).sub(MEASURED)
 
     @cached_property
@@ -135,14 +135,11 @@ class _Measuring:
         from epg.evaluation.judging import Judging
         from epg.evaluation.sources import open_images
 
-        images = open_images(self.request.images, self.device)
+        settings, device = self.settings, self.device
+        images = open_images(self.request.images, device)
         rule = self._labels_rule(images)
         networks = open_networks(
-            self.settings.networks,
-            self.classifier,
-            self.device,
-            root=self.root,
-            scratch=self.scratch,
+            settings.networks, self.classifier, device, root=self.root, scratch=self.scratch
         )
         count = len(images.labels)
         check_count(
@@ -155,15 +152,12 @@ class _Measuring:
         real, references = self._real(networks, images)
         judged = next(iter(real.values()))
         found = self._look(networks, images, SAMPLE_FEATURES, judged).found
-        settings = self.settings
         seed = self.request.run.recipe.seed if self.request.run is not None else 0
-        verdicts = Judging(settings, networks, seed, self.device).figures(
-            real, found, images.labels
-        )
+        judging = Judging(settings, networks, seed, device)
+        verdicts = judging.figures(real, found, images.labels)
         metrics: dict[str, Any] = {**verdicts.metrics, "num_samples": count}
         if not images.has_labels:
-            for name in ("class_agreement",):
-                metrics.pop(name, None)
+            metrics.pop("class_agreement", None)
             verdicts.details.pop("class_agreement_by_class", None)
         for warning in verdicts.warnings:
             self.reporter.warning(warning)
@@ -175,8 +169,8 @@ class _Measuring:
             FACTS: protocol.facts(),
             HASHES: protocol.hashes(metrics),
         }
-        for folder in self.kept:
-            self.store.clear(folder)
+        if verdicts.warnings:
+            details["warnings"] = verdicts.warnings
         self.reporter.finished({})
         return {"metrics": metrics, "details": details}
 
@@ -215,7 +209,7 @@ class _Measuring:
                 self.request.reference,
                 networks,
                 images.shape,
-                lambda real: self._look(networks, real).found,
+                partial(self._see, networks),
                 device=self.device,
             )
             if found.reference.network_assumed:
@@ -238,6 +232,16 @@ class _Measuring:
         real = stored_statistics(run, handed, networks, self.scratch)
         return real, {kind: Reference(**told[kind]) for kind in networks}
 
+    def _see(self, networks: Mapping[str, FeatureNetwork], images: Images) -> dict[str, Statistics]:
+        return statistics_of(
+            images,
+            networks,
+            lambda needed: self._look(needed, images).found,
+            root=self.root,
+            scratch=self.scratch,
+            reporter=self.reporter,
+        )
+
     def _look(
         self,
         networks: Mapping[str, FeatureNetwork],
@@ -247,8 +251,7 @@ class _Measuring:
     ) -> Whole:
         """Return what networks see in images; as many processes as there are GPUs share it.
 
-        With `real`, what they see in the reference, the distance to it is estimated on the way;
-        without, these are the reference, which is kept until the samples are measured, too.
+        With `real`, what they see in the reference, the distance to it is estimated on the way.
         """
         from epg.evaluation.sources import files_digest
 
@@ -277,10 +280,8 @@ class _Measuring:
                 progress=lambda done, total, told: self.reporter.progress(
                     done, total, unit, **told
                 ),
-                clear=real is not None,
             )
         source.check(whole.facts["unlike"])
-        self.kept.append(name)
         return whole
 
     def _of_run(self, name: str, filename: str) -> Path:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from epg.data.manifest import Manifest
-from epg.errors import UserError
 from epg.evaluation.checks import check_evaluation
 from epg.evaluation.features.weights import WEIGHTS
 from epg.evaluation.reference_place import find_reference
@@ -25,12 +24,12 @@ from epg.runs.record import Outputs, StageRecord, fingerprint
 from epg.runs.run import Run
 from epg.stages.catalog import STAGES
 from epg.stages.inputs import stored_manifest
+from epg.stages.known import VERSION, KnownStatistics, statistics_of
 from epg.stages.looks import RealTask, given_task
 from epg.stages.measured import with_measured
 from epg.stages.own_classifier import own_classifier
 from epg.stages.settings import reference_config
 from epg.stages.shares import look
-from epg.store import Store, open_store
 from epg.telemetry.progress import StageReporter
 
 if TYPE_CHECKING:
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     from epg.evaluation.sources import Images
 
 STAGE = STAGES["reference-statistics"]
-_VERSION = 1  # of the statistics that runs share; up with every change of what they are
 
 
 def reference_statistics(run: Run, shards: Manifest | None = None) -> StageRecord:
@@ -115,12 +113,14 @@ class _Describing:
             scratch=outputs.scratch,
         )
         # A network need not see a million images where a file or an earlier run tells of them.
-        known = self._known(networks, split)
+        shared = KnownStatistics(self.run.store_uri, split, manifest.sha256, networks)
+        known = shared.find(set(networks) & set(WEIGHTS), outputs.scratch, self.reporter)
         told = {*known, "inception"} if self._has_file else {*known}
         needed = {kind: network for kind, network in networks.items() if kind not in told}
         found, labels = self._look(needed, split) if needed else ({}, np.zeros(0, np.int64))
         statistics: dict[str, Statistics] = {**known, **found}
-        self._remember(networks, found, split)
+        for kind in set(found) & set(WEIGHTS):
+            shared.keep(kind, found[kind])
         from_file = self._from_file(networks, statistics)
         for kind, one in statistics.items():
             name = f"statistics-{kind}"
@@ -135,42 +135,6 @@ class _Describing:
         names = {kind: network.name for kind, network in networks.items()}
         outputs.details["feature_network"] = next(iter(names.values()))
         outputs.details["feature_networks"] = names
-
-    def _kept_as(self, network: FeatureNetwork, split: str) -> str:
-        """Name of a network's statistics among those of all runs: what they depend on."""
-        facts = [network.name, network.weights_digest, split, REFERENCE_FEATURES]
-        manifest = self.splits["train"].manifest
-        text = json.dumps([*facts, manifest.sha256, _VERSION])
-        return f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.npz"
-
-    def _known(self, networks: Mapping[str, FeatureNetwork], split: str) -> dict[str, Statistics]:
-        """Return statistics of published networks that an earlier run of this store has made."""
-        from epg.evaluation.features.base import Statistics
-
-        store, found = self._shared, {}
-        for kind in set(networks) & set(WEIGHTS):
-            name = self._kept_as(networks[kind], split)
-            if store.size(name) is None:
-                continue
-            path = self.outputs.scratch / f"known-{kind}.npz"
-            store.get_file(name, path)
-            try:
-                found[kind] = Statistics.from_npz(path, networks[kind])
-            except UserError:  # damaged: made again
-                continue
-            self.reporter.message(f"{kind}: statistics of these images are known ({name})")
-        return found
-
-    def _remember(
-        self, networks: Mapping[str, FeatureNetwork], found: Mapping[str, Statistics], split: str
-    ) -> None:
-        for kind in set(found) & set(WEIGHTS):
-            content = found[kind].to_npz(networks[kind])
-            self._shared.put_bytes(self._kept_as(networks[kind], split), content)
-
-    @property
-    def _shared(self) -> Store:
-        return open_store(self.run.store_uri).sub("statistics")
 
     @property
     def _has_file(self) -> bool:
@@ -195,23 +159,34 @@ class _Describing:
 
     def _given(
         self, networks: Mapping[str, FeatureNetwork], images: Images
-    ) -> dict[str, Description]:
-        """Return what networks see in the images of the recipe's file; as `_look`."""
-        task = given_task(
+    ) -> dict[str, Statistics]:
+        """Return what networks see in the images of the recipe's file; they look as in `_look`."""
+
+        def looked(needed: Mapping[str, FeatureNetwork]) -> dict[str, Description]:
+            task = given_task(
+                images,
+                needed,
+                root=self.run.store_uri,
+                run_name=self.run.name,
+                parts=self._parts("file", needed),
+                keep=REFERENCE_FEATURES,
+            )
+            source = task.source(self.device, images)
+            return look(task, source, needed, self.outputs.store, self.reporter).found
+
+        return statistics_of(
             images,
             networks,
+            looked,
             root=self.run.store_uri,
-            run_name=self.run.name,
-            parts=self._parts("file", networks),
-            keep=REFERENCE_FEATURES,
+            scratch=self.outputs.scratch,
+            reporter=self.reporter,
         )
-        source = task.source(self.device, images)
-        return look(task, source, networks, self.outputs.store, self.reporter).found
 
     def _parts(self, of: str, networks: Mapping[str, FeatureNetwork]) -> str:
         """Return the folder for what networks have seen so far."""
         judges = {kind: network.weights_digest for kind, network in networks.items()}
-        facts = json.dumps([of, judges, REFERENCE_FEATURES, _VERSION])
+        facts = json.dumps([of, judges, REFERENCE_FEATURES, VERSION])
         return f"{self.done}/{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
 
     def _look(

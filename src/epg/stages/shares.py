@@ -44,7 +44,6 @@ def look(
     *,
     real: Statistics | None = None,
     progress: Progress | None = None,
-    clear: bool = True,
 ) -> Whole:
     """Look at all images that no stored part holds; several processes take a share each.
 
@@ -56,7 +55,6 @@ def look(
         reporter: hears of messages.
         real: what the first network sees in real images, for a running estimate of the distance.
         progress: default: the reporter hears of it.
-        clear: parts are removed once all are seen; else the caller does so.
 
     Raises:
         UserError: another process failed, or what it has stored cannot be read.
@@ -106,8 +104,7 @@ def look(
         )
     whole = Whole.of(parts, RANKED)
     whole.facts["seconds"] /= size  # they worked side by side
-    if clear:
-        stored.clear()
+    stored.clear()
     return whole
 
 

@@ -32,6 +32,7 @@ from epg.stages.evaluate import evaluate
 from epg.stages.measure import Request, measure, write_figures
 from epg.stages.reference_statistics import reference_statistics
 from epg.stages.shard import shard
+from epg.store import open_store
 from epg.store.lease import InUse
 from epg.store.local import LocalStore
 from tests.toys.handed import hand_over
@@ -334,6 +335,7 @@ def test_measuring_that_was_killed_goes_on(described, tmp_path, monkeypatch):
     """No image is seen twice, neither of the samples nor of the reference."""
     request = Request(grey(tmp_path / "x.npz", 1100), grey(tmp_path / "y.npz", 1400), run=described)
     alone = measure(request)
+    open_store(described.store_uri).clear("statistics")  # known of the reference by now
     monkeypatch.setattr(looking, "PART_SECONDS", 0.0)
     read = TimedImages.read
     spans: list[tuple[int, int]] = []
@@ -388,6 +390,25 @@ def test_other_images_under_the_same_name_are_looked_at(described, tmp_path, mon
     saved(request.images, arr_0=np.zeros((600, 8, 8, 1), np.uint8))
     with pytest.raises(UserError, match="every pixel of every image is black"):
         measure(request)
+
+
+def test_a_reference_is_looked_at_once_in_whatever_form(described, tmp_path, monkeypatch):
+    request = Request(grey(tmp_path / "x.npz", 600), grey(tmp_path / "y.npz", 700), run=described)
+    first = measure(request)
+    read = TimedImages.read
+    spans: list[tuple[int, int]] = []
+
+    def noted(self: TimedImages, start: int, end: int) -> torch.Tensor:
+        spans.append((start, end))
+        return read(self, start, end)
+
+    monkeypatch.setattr(TimedImages, "read", noted)
+    with np.load(tmp_path / "y.npz") as found:
+        np.savez_compressed(tmp_path / "z.npz", arr_0=found["arr_0"])
+    again = measure(replace(request, reference=tmp_path / "z.npz"))
+    assert spans == [(0, 512), (512, 600)]  # of the samples alone
+    assert again["metrics"] == first["metrics"]
+    assert again["details"][HASHES] == first["details"][HASHES]
 
 
 def test_two_do_not_measure_the_same_images_at_once(described, tmp_path, monkeypatch):
