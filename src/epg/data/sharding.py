@@ -13,6 +13,7 @@ import contextlib
 import math
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable
+from dataclasses import replace
 from itertools import chain, islice
 
 from epg.data.encoding import encode_image
@@ -73,12 +74,15 @@ def write_shards(
         keys = {info.key for info in store.list(f"{prefix}/")}
         return [shard for shard in shards if note_key(shard.key(prefix)) in keys]
 
-    notes = {
-        shard: writer.reuse_or_write(shard.key(prefix), shard)
-        for shard in in_turn(shards, others or Nobody(), there)
-    }
+    notes: dict[PlannedShard, ShardNote] = {}
+    counts: dict[str, Counter[int]] = {split: Counter() for split in SPLITS}
+    for shard in in_turn(shards, others or Nobody(), there):
+        note = writer.reuse_or_write(shard.key(prefix), shard)
+        # Added up at once: those of a thousand classes and shards are more than all else is here.
+        counts[shard.split].update(note.class_counts)
+        notes[shard] = replace(note, class_counts={})
     of_splits = {s: [notes[shard] for shard in shards if shard.split == s] for s in SPLITS}
-    manifest = _manifest(source, config, of_splits, source_digest)
+    manifest = _manifest(source, config, of_splits, counts, source_digest)
     store.put_bytes(f"{prefix}/{MANIFEST_NAME}", manifest.to_json())
     return manifest
 
@@ -238,14 +242,15 @@ class _Writer:
 
 
 def _manifest(
-    source: Source, config: ImageSettings, parts: dict[str, list[ShardNote]], digest: str
+    source: Source,
+    config: ImageSettings,
+    parts: dict[str, list[ShardNote]],
+    of_labels: dict[str, Counter[int]],
+    digest: str,
 ) -> Manifest:
     """Put the parts together. Raises `UserError` for a split or class without images."""
-    counts = {
-        split: [sum(p.class_counts.get(label, 0) for p in of_split)
-                for label in range(len(source.classes))]
-        for split, of_split in parts.items()
-    }  # fmt: skip
+    labels = range(len(source.classes))
+    counts = {split: [counted[label] for label in labels] for split, counted in of_labels.items()}
     for split in SPLITS:
         empty = [repr(n) for n, c in zip(source.classes, counts[split], strict=True) if not c]
         if empty:
