@@ -99,7 +99,8 @@ class Child:
 
     def __init__(self, *arguments: object) -> None:
         command = [sys.executable, __file__, *map(str, arguments)]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        env = {**os.environ, "MALLOC_ARENA_MAX": "2"}  # as the images have it
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
 
     def wait_until(self, ready: Callable[[], bool]) -> None:
         """Wait for something that must come before its end."""
