@@ -67,7 +67,7 @@ def encode_pixels(image: NDArray[np.uint8]) -> bytes:
     """Return an image uint8 [H, W, C] as a numpy file."""
     assert image.dtype == np.uint8
     assert image.ndim == 3
-    return npy_header(image.shape) + np.ascontiguousarray(image).tobytes()
+    return b"".join((npy_header(image.shape), np.ascontiguousarray(image).data))
 
 
 def encode_sample(key: str, image: NDArray[np.uint8], label: int) -> bytes:
