@@ -15,6 +15,8 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from epg.data.arrays import ArrayHeader, array_header, read_npy_stream
 from epg.data.sources.base import BadImageError
 from epg.data.sources.decode import decode_bytes, to_channels
 from epg.errors import UserError, one_line
+from epg.machine import available_cores
 from epg.store.files import explained
 
 IMAGES, LABELS = "arr_0", "arr_1"
@@ -137,8 +140,10 @@ class FolderImages:
         return torch.from_numpy(self.read_array(start, end)).to(self._device)
 
     def read_array(self, start: int, end: int) -> NDArray[np.uint8]:
-        """Return a span as uint8 [n, H, W, C]."""
-        return np.stack([_pixels(file, self.shape) for file in self.files[start:end]])
+        """Return a span as uint8 [n, H, W, C]; decoders let other threads run."""
+        with ThreadPoolExecutor(available_cores(), "decode") as pool:
+            pixels = list(pool.map(partial(_pixels, shape=self.shape), self.files[start:end]))
+        return np.stack(pixels)
 
 
 Images = NpzImages | FolderImages
