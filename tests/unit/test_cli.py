@@ -79,6 +79,7 @@ def test_gflops_need_no_run(tmp_path):
         (["gate", "--recipe", "smoke", "--objective", "diffusion"], "denoising or consistency"),
         (["evaluate", "--recipe", "smoke", "--objective", "denoising"], "not done"),
         (["evaluate", "--images", ".", "--objective", "denoising"], "leave it out for given"),
+        (["evaluate", "--images", ".", "--recipe", "smoke", "--networks", "a"], "without a recipe"),
         (["show-recipe", "nothing"], "unknown recipe"),
         (["sample", "--model", "nothing", "--out", "a.png"], "nothing"),
         (["sample", "--model", "nothing", "--out", "a.gif"], "a.gif"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +20,7 @@ from epg.cli.options import (
     with_examples,
 )
 from epg.errors import UserError
+from epg.protocol import HASHES
 from epg.text import printable
 
 if TYPE_CHECKING:
@@ -124,9 +125,10 @@ def evaluate(
         return
     if samples is not None and images is not None:
         raise UserError("--samples and --images: give one of them")
+    if networks is not None and recipe is not None:
+        raise UserError("--networks is for images without a recipe: --set evaluate.networks=[A,B]")
     if objective is not None:
         raise UserError("--objective names a run's generator: leave it out for given images")
-    from epg.console.tables import figure_lines
     from epg.stages.measure import Request, measure, write_figures
 
     chosen = samples if samples is not None else images
@@ -143,8 +145,7 @@ def evaluate(
     found = measure(request)
     if out is not None:
         write_figures(found, out)
-    for line in figure_lines(found["metrics"], found["details"]):
-        print(printable(f"  {line}".rstrip()))
+    show_metrics(found["metrics"], found["details"])
 
 
 @with_examples(
@@ -199,7 +200,7 @@ def run_stage(stage: str, run: Run, *, quiet: bool = False, **arguments: Any) ->
             run = stack.enter_context(held(run, stage))
         record = function(run, **arguments)
     if not quiet:
-        show_metrics(record.metrics)
+        show_metrics(record.metrics, record.details)
     return record
 
 
@@ -217,8 +218,14 @@ def held(run: Run, command: str) -> Iterator[Run]:
         yield replace(run, store=HeldStore(run.store, lock))
 
 
-def show_metrics(metrics: dict[str, Any]) -> None:
-    """Print names and values, aligned."""
+def show_metrics(metrics: dict[str, Any], details: Mapping[str, Any] | None = None) -> None:
+    """Print names and values, aligned; of figures with a protocol also how they were measured."""
+    if details is not None and HASHES in details:
+        from epg.console.tables import figure_lines
+
+        for line in figure_lines(metrics, details):
+            sys.stdout.write(printable(f"  {line}".rstrip()) + "\n")
+        return
     width = max(map(len, metrics), default=0)
     for name, value in metrics.items():
         shown = f"{value:,}" if isinstance(value, int) and abs(value) > 9999 else value

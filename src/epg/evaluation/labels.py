@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epg.diffusion.seeds import derive_seed
+from epg.errors import UserError
 
 #: `unknown` is of samples that others made.
 Rule = Literal["balanced", "random"]
@@ -30,3 +31,34 @@ def labels_rule(labels: NDArray[np.int64], num_classes: int) -> str:
     seen, counts = np.unique(labels, return_counts=True)  # a class number may be anything
     least = counts.min() if len(seen) == num_classes else 0
     return "balanced" if counts.max() - least <= 1 else "random"
+
+
+def rule_of_given(
+    said: str, labels: NDArray[np.int64] | None, classes: int | None, images: str
+) -> str:
+    """Return how the classes of given images were drawn.
+
+    Args:
+        said: what their owner says of it; empty: nothing.
+        labels: of the images [N]; None: they have none.
+        classes: how many there are; None: as many as the labels show.
+        images: what they are called.
+
+    Raises:
+        UserError: a class that there is not, or they are not as said.
+    """
+    if labels is None:
+        return said or "unknown"
+    most = int(labels.max())
+    classes = classes or most + 1
+    if most >= classes:
+        raise UserError(
+            f"{images}: it has images of class {most}: the recipe has classes 0 to {classes - 1}"
+        )
+    looks = labels_rule(labels, classes)
+    if said == "balanced" and looks != "balanced":
+        raise UserError(
+            f"{images}: --labels balanced, but its {classes:,} classes are not in equal number: "
+            "say --labels random, or bring as many of each"
+        )
+    return said or looks

@@ -19,7 +19,13 @@ from epg.data.arrays import read_npy_stream
 from epg.errors import UserError, one_line
 from epg.evaluation.features.base import NETWORK, FeatureNetwork, Statistics
 from epg.evaluation.metrics.moments import Moments
-from epg.evaluation.sources import Images, NpzImages, content_digest, open_images
+from epg.evaluation.sources import (
+    Images,
+    NpzImages,
+    content_digest,
+    open_images,
+    size_in_words,
+)
 from epg.protocol import Reference
 from epg.store.digest import file_sha256
 
@@ -66,8 +72,9 @@ def read_reference(
     images = _images(path, device, needed=not statistics)
     if images is not None and images.shape != shape:
         raise UserError(
-            f"{path}: a reference of {_size(images.shape)}, for images of {_size(shape)}: features "
-            "of another resolution say nothing; take one of the same"
+            f"{path}: a reference of {size_in_words(images.shape)}, for images of "
+            f"{size_in_words(shape)}: features of another resolution say nothing; take one of the "
+            "same"
         )
     found: dict[str, Statistics] = {}
     if images is not None:
@@ -178,7 +185,3 @@ def _images(path: Path, device: torch.device | str, *, needed: bool) -> Images |
                 return None
         return NpzImages(path, device)
     return open_images(path, device)
-
-
-def _size(shape: tuple[int, int, int]) -> str:
-    return f"{shape[0]} x {shape[1]} pixels, {shape[2]} channel{'s' if shape[2] != 1 else ''}"

@@ -181,6 +181,11 @@ def content_digest(images: Images, seen: Callable[[int], None] | None = None) ->
     return images.digest
 
 
+def size_in_words(shape: tuple[int, int, int]) -> str:
+    """Say height, width and channels: `256 x 256 pixels, 3 channels`."""
+    return f"{shape[0]} x {shape[1]} pixels, {shape[2]} channel{'s' if shape[2] != 1 else ''}"
+
+
 def files_digest(images: Images) -> str:
     """Return a digest of the files' paths, sizes and times: while it stays, so do the images.
 

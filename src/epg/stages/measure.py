@@ -14,7 +14,7 @@ from epg.config.evaluating import EvaluateConfig
 from epg.documents import without_nan, written
 from epg.errors import UserError
 from epg.evaluation.checks import check_count
-from epg.evaluation.features.weights import require_weights
+from epg.evaluation.features.weights import WIDTHS, require_weights
 from epg.protocol import (
     FACTS,
     HASHES,
@@ -75,9 +75,13 @@ class Request:
 
     @property
     def settings(self) -> EvaluateConfig:
-        """Settings of the recipe, or the default ones."""
+        """Settings of the recipe, or the default ones. Raises `UserError`."""
         if self.run is not None:
             return self.run.recipe.evaluate
+        if set(self.networks) - set(WIDTHS) or len(set(self.networks)) < len(self.networks):
+            raise UserError(
+                f"--networks {','.join(self.networks)}: use {', '.join(WIDTHS)}, each once"
+            )
         return EvaluateConfig.model_validate({"networks": list(self.networks)})
 
 
@@ -175,34 +179,19 @@ class _Measuring:
         return {"metrics": metrics, "details": details}
 
     def _labels_rule(self, images: Images) -> str:
-        """Return how the classes were drawn; refuse those that cannot be, or are not as said."""
-        from epg.evaluation.labels import labels_rule
+        from epg.evaluation.labels import rule_of_given
 
-        given, path = self.request.labels, self.request.images
-        if not images.has_labels:
-            return given or "unknown"
         run = self.request.run
-        most = int(images.labels.max()) + 1
-        told = with_measured(run).recipe.data.num_classes if run is not None else most
-        classes = told or most
-        if int(images.labels.max()) >= classes:
-            raise UserError(
-                f"{path}: it has images of class {images.labels.max()}: the recipe has classes 0 "
-                f"to {classes - 1}"
-            )
-        looks = labels_rule(images.labels, classes)
-        if given == "balanced" and looks != "balanced":
-            raise UserError(
-                f"{path}: --labels balanced, but its {classes:,} classes are not in equal number: "
-                "say --labels random, or bring as many of each"
-            )
-        return given or looks
+        classes = with_measured(run).recipe.data.num_classes if run is not None else None
+        labels = images.labels if images.has_labels else None
+        return rule_of_given(self.request.labels, labels, classes, str(self.request.images))
 
     def _real(
         self, networks: Mapping[str, FeatureNetwork], images: Images
     ) -> tuple[dict[str, Statistics], dict[str, Reference]]:
         """Return what the networks see in the reference, and how the protocol calls it."""
         from epg.evaluation.reference_file import read_reference
+        from epg.evaluation.sources import size_in_words
 
         if self.request.reference is not None:
             found = read_reference(
@@ -221,10 +210,11 @@ class _Measuring:
         run = self.request.run
         assert run is not None
         data = run.recipe.data
-        if images.shape != (data.image_size, data.image_size, data.channels):
+        shape = (data.image_size, data.image_size, data.channels)
+        if images.shape != shape:
             raise UserError(
-                f"{self.request.images}: images of the shape {images.shape}, and the recipe's have "
-                f"{data.image_size} x {data.image_size} pixels and {data.channels} channels"
+                f"{self.request.images}: images of {size_in_words(images.shape)}, and those of "
+                f"the recipe have {size_in_words(shape)}"
             )
         record = require_record(run, "reference-statistics")
         told = record.details["references"]

@@ -195,6 +195,7 @@ def test_other_references_are_refused_in_one_line(samples, tmp_path, changes, re
         ({"arr_0": PIXELS}, {"labels": "fair"}, "--labels fair: use balanced"),
         ({"arr_0": PIXELS}, {"reference": None}, "nothing to compare with"),
         ({"arr_0": PIXELS}, {"networks": ("classifier",)}, "trained on a run's own images"),
+        ({"arr_0": PIXELS}, {"networks": ("clip",)}, "--networks clip: use classifier, inception"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(tmp_path, arrays, settings, reason):
@@ -303,7 +304,10 @@ def test_a_runs_statistics_are_a_reference(tmp_path):
     assert incomparable("precision", found["details"], again["details"])
     unlabelled = saved(tmp_path / "unlabelled.npz", arr_0=PIXELS[:, :, :, :1])
     assert "class_agreement" not in measure(Request(unlabelled, run=run))["metrics"]
-    with pytest.raises(UserError, match="images of the shape"):
+    with pytest.raises(
+        UserError,
+        match="images of 8 x 8 pixels, 3 channels, and those of the recipe have 8 x 8 pixels, 1 c",
+    ):
         measure(Request(saved(tmp_path / "colour.npz", arr_0=PIXELS), run=run))
     beyond = saved(tmp_path / "beyond.npz", arr_0=PIXELS[:, :, :, :1], arr_1=LABELS + 5)
     with pytest.raises(UserError, match="images of class 14: the recipe has classes 0 to 9"):
