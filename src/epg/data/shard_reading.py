@@ -1,10 +1,10 @@
 """Images out of shards, by parts, each checked before it is used.
 
-A part of a shard is read into a buffer that is used again, and each image goes from there to where
-it is wanted. It is held against the CRC-32 of the index there, where it is at hand, the index
-against the SHA-256 of the manifest; what is not as it was written is read again by itself. A shard
-without an index, as format 1 has them or because it was lost, is read whole once, checked against
-the SHA-256 of the manifest, and its index made of it.
+A part of a shard is read at once, and each image goes to where it is wanted: raw pixels of a local
+shard by the same read, others by way of a buffer that is used again. There an image is held against
+the CRC-32 of the index, and the index against the SHA-256 of the manifest; one that is not as it
+was written is read again by itself. A shard without an index, as format 1 has them or because it
+was lost, is read whole once, checked against the SHA-256 of the manifest, and its index made of it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from bisect import bisect_right
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,17 @@ from epg.store.reading import PAUSE_SECONDS, READS, read_bytes
 
 _PIECE = 1024 * 1024
 #: Of one read of images: what a processor's cache holds; what makes up for a request.
-_LOCAL_BYTES, _REMOTE_BYTES = 2**20, 2**24
+_LOCAL_BYTES, _REMOTE_BYTES = 4 * 2**20, 2**24
+_MOST_IMAGES = 256  # of one read: systems take 1024 targets
+
+
+class _Wanted(NamedTuple):
+    """An image to be read: its row in its shard, where its bytes lie there, where pixels go."""
+
+    row: int
+    begin: int
+    end: int
+    target: NDArray[np.uint8]
 
 
 class Buffers:
@@ -84,8 +94,8 @@ class SplitShards:
         self._raw = manifest.encoding == "raw"
         header = npy_header(self.shape)
         self._header_bytes, self._header_sum = len(header), zlib_ng.crc32(header)
-        local = cache is None and isinstance(store, LocalStore)
-        self._piece_bytes = _LOCAL_BYTES if local else _REMOTE_BYTES
+        self._local = store if cache is None and isinstance(store, LocalStore) else None
+        self._piece_bytes = _LOCAL_BYTES if self._local else _REMOTE_BYTES
         self._indices: dict[int, ShardIndex] = {}
         self._locks = [threading.Lock() for _ in self.infos]
 
@@ -121,41 +131,64 @@ class SplitShards:
         index, rows = self.index(run.shard), slice(run.first, run.first + run.rows)
         begins = index.offsets[rows].tolist()
         ends = (index.offsets[rows] + index.lengths[rows]).tolist()
-        first = 0
-        while first < run.rows:
-            end = max(first + 1, bisect_right(ends, begins[first] + self._piece_bytes))
-            if any(target is not None for target in targets[first:end]):
-                size = ends[end - 1] - begins[first]
-                buffer = buffers.take(size)
-                view = buffer.data[:size]
-                # If the shard was cut, what is missing shows where the images are looked at.
-                self._read(self.infos[run.shard], begins[first], view)
-                for n in range(first, end):
-                    target = targets[n]
-                    if target is not None:
-                        content = view[begins[n] - begins[first] : ends[n] - begins[first]]
-                        self._put(run.shard, run.first + n, content, target)
-                buffers.give(buffer)
-            first = end
+        wanted = [
+            _Wanted(run.first + place, begins[place], ends[place], target)
+            for place, target in enumerate(targets)
+            if target is not None
+        ]
+        while wanted:
+            most = wanted[0].begin + self._piece_bytes
+            count = max(1, sum(image.end <= most for image in wanted[:_MOST_IMAGES]))
+            self._read_piece(run.shard, wanted[:count], buffers)
+            wanted = wanted[count:]
 
-    def _put(self, shard: int, row: int, content: memoryview, target: NDArray[np.uint8]) -> None:
-        """Put an image's pixels into `target`. Raises `UserError`."""
-        index = self.index(shard)
-        expected = index.checksums[row]
-        if self._raw and len(content) == self._header_bytes + self.sample_bytes:
-            # Of the copy, after the header as it has to be: so it is known to be as it has to be.
-            target.data.cast("B")[:] = content[self._header_bytes :]
-            if zlib_ng.crc32(target, self._header_sum) == expected:
-                return
-        if zlib_ng.crc32(content) != expected:
-            content = self._content(shard, row)
-        extension = index.name(row).rpartition(".")[2]
+    def _read_piece(self, shard: int, piece: Sequence[_Wanted], buffers: Buffers) -> None:
+        """Read some images at once. If the shard was cut, what is missing shows afterwards."""
+        checksums = self.index(shard).checksums
+        begin, size = piece[0].begin, piece[-1].end - piece[0].begin
+        buffer = buffers.take(size)
+        view = buffer.data[:size]
+        stored_bytes = self._header_bytes + self.sample_bytes
+        if self._raw and all(image.end - image.begin == stored_bytes for image in piece):
+            self._read_pixels(shard, piece, view)
+            for image in piece:
+                # After the header as it has to be: what has the sum has that header, too.
+                if zlib_ng.crc32(image.target, self._header_sum) != checksums[image.row]:
+                    self._decode(shard, image, self._content(shard, image.row))
+        else:
+            self._read(self.infos[shard], begin, view)
+            for image in piece:
+                content = view[image.begin - begin : image.end - begin]
+                if zlib_ng.crc32(content) != checksums[image.row]:
+                    content = self._content(shard, image.row)
+                self._decode(shard, image, content)
+        buffers.give(buffer)
+
+    def _read_pixels(self, shard: int, piece: Sequence[_Wanted], view: memoryview) -> None:
+        """Read pixels of raw images to their targets; `view` takes what lies between, or all."""
+        info, begin = self.infos[shard], piece[0].begin
+        if self._local is None:
+            self._read(info, begin, view)
+            for image in piece:
+                pixels = view[image.begin + self._header_bytes - begin : image.end - begin]
+                image.target.reshape(-1)[:] = np.frombuffer(pixels, np.uint8)
+            return
+        targets, at = [], begin
+        for image in piece:
+            targets += [view[: image.begin + self._header_bytes - at], image.target.data]
+            at = image.end
+        self._local.read_apart(info.key, begin, targets)
+
+    def _decode(self, shard: int, image: _Wanted, content: memoryview) -> None:
+        """Put the pixels of an image that is as it was written into its target."""
+        name = self.index(shard).name(image.row)
+        extension = name.rpartition(".")[2]
         try:
             if self._raw and extension != "npy":
                 raise ShardError(f"a .{extension}, no .npy")
-            decode_image(content, extension, self._format, target)
+            decode_image(content, extension, self._format, image.target)
         except ShardError as error:
-            raise self._unusable(shard, f"at sample {index.name(row)}: {error}") from None
+            raise self._unusable(shard, f"at sample {name}: {error}") from None
 
     def _content(self, shard: int, row: int) -> memoryview:
         """Read an image by itself. Raises `UserError` unless it is as it was written."""

@@ -1,8 +1,8 @@
 """What a process holds of a large split: batches to come, filled window by window.
 
 A window is read as a whole, and each of its images goes straight to its row of the batch that it
-will be used in, by way of a buffer that is small on a local disk. So nothing is copied when a batch
-is wanted, and the memory of the windows is that of the batches.
+will be used in. So nothing is copied when a batch is wanted, and the memory of the windows is that
+of the batches.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
 
 import numpy as np
@@ -76,8 +76,10 @@ class Windows:
                 if after is not None:
                     self._ask(after)
         self._begun = set(wanted)
-        for key in wanted:
-            self._reads[key].done.result()
+        done = [self._reads[key].done for key in wanted]
+        wait(done, return_when=FIRST_EXCEPTION)  # to be woken once, not by each of them
+        for read in done:
+            read.result()
         batch = self._coming.pop(self._step)
         self._step += 1
         self._reads = {key: read for key, read in self._reads.items() if self._step < read.end}

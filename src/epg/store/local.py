@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -94,16 +94,26 @@ class LocalStore:
 
     def read_into(self, key: str, offset: int, target: memoryview) -> int:
         """Fill `target` from `offset` on; return how many bytes there were."""
+        filled = 0
+        while filled < len(target):
+            count = self.read_apart(key, offset + filled, [target[filled:]])
+            if not count:
+                break
+            filled += count
+        return filled
+
+    def read_apart(self, key: str, offset: int, targets: Sequence[memoryview]) -> int:
+        """Fill one target after the other by one read, which may end early; return how far.
+
+        Args:
+            key: of the object.
+            offset: of the first byte.
+            targets: at most 1024.
+        """
         try:
             descriptor = os.open(self.path(key), os.O_RDONLY)  # a file object takes far longer
             try:
-                filled = 0
-                while filled < len(target):
-                    count = os.preadv(descriptor, [target[filled:]], offset + filled)
-                    if not count:
-                        break
-                    filled += count
-                return filled
+                return os.preadv(descriptor, targets, offset)
             finally:
                 os.close(descriptor)
         except OSError as error:

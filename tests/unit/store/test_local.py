@@ -5,10 +5,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from epg.errors import UserError
 from epg.store import files, open_store
+from epg.store.base import ObjectNotFound
 from epg.store.keys import PART_PREFIX
 from epg.store.local import LocalStore
 
@@ -124,3 +126,15 @@ def test_clearing_a_folder_takes_what_a_killed_writer_left(tmp_path: Path) -> No
     (torn / f"{PART_PREFIX}00").write_bytes(b"half")
     store.clear("run")
     assert not (tmp_path / "run").exists()
+
+
+def test_one_read_fills_several_targets(tmp_path):
+    store = LocalStore(tmp_path)
+    store.put_bytes("a", bytes(range(100)))
+    first, second = bytearray(3), np.zeros((2, 5), np.uint8)
+    assert store.read_apart("a", 10, [memoryview(first), second.data]) == 13
+    assert list(first) == [10, 11, 12]
+    assert second.tolist() == [[13, 14, 15, 16, 17], [18, 19, 20, 21, 22]]
+    assert store.read_apart("a", 95, [memoryview(first), second.data]) == 5
+    with pytest.raises(ObjectNotFound, match="no object b in"):
+        store.read_apart("b", 0, [memoryview(first)])
