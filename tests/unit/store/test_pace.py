@@ -15,10 +15,14 @@ class Clock:
     """Goes on as it is told."""
 
     def __init__(self) -> None:
-        self.now = 100.0
+        self.now, self.naps = 100.0, 0
 
     def monotonic(self) -> float:
         return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.naps += 1
 
 
 @pytest.fixture
@@ -79,3 +83,24 @@ def test_an_answer_without_an_end_is_not_kept(clock: Clock) -> None:
     with pytest.raises(TooLargeError, match="more than 300,000 bytes"):
         collected(body(clock, 0.0, 1000), Pace(10.0), 300_000)
     assert collected(body(clock, 0.0, 1000), Pace(10.0), 10**6) == bytes(10**6)
+
+
+@pytest.mark.parametrize(
+    ("at_a_time", "size", "naps"),
+    [
+        (64 << 10, 1 << 20, 7),  # until half a MiB is left
+        (64 << 10, 512 << 10, 0),  # soon over
+        (16 << 10, 1 << 20, 0),  # a piece of TLS, or a slow line
+        (512 << 10, 4 << 20, 0),
+    ],
+)
+def test_a_fast_line_is_let_gather_more(clock: Clock, at_a_time: int, size: int, naps: int) -> None:
+    class Line(io.BytesIO):
+        def read1(self, amount: int | None = -1, /) -> bytes:
+            assert amount is not None
+            return super().read1(min(amount, at_a_time))
+
+    headers = {"content-length": str(size)}
+    response = urllib3.HTTPResponse(Line(bytes(size)), headers=headers, preload_content=False)
+    assert len(b"".join(received(response, Pace(10.0)))) == size
+    assert clock.naps == naps
