@@ -3,8 +3,10 @@
 One process, one epoch a round, the ways in turn, the least CPU of all threads: the first round, in
 which memory is made, does not count. `raw` reads the same tars of
 `.npy` as webdataset; `jpeg` the same tars of `.jpg`. Our window is small, so that nothing stays in
-memory from one epoch to the next; files are in the page cache. The peers shuffle as they usually
-do. The PNG folder is read as training scripts do: Pillow, to float, normalised, stacked.
+memory from one epoch to the next; files are in the page cache of a disk (`--folder /dev/shm` for
+tmpfs, whose pages take longer to read). The peers shuffle as they usually do, and check nothing;
+we check each image. The PNG folder is read as training scripts do: Pillow, to float, normalised,
+stacked.
 
     PYTHONPATH=. python benchmarks/load.py --output benchmarks/results/load.json
     PYTHONPATH=. python benchmarks/load.py --images 200 --rounds 1      # seconds
@@ -17,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -31,18 +32,32 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.support.pictures import jpegs
-from benchmarks.support.rounds import OURS, peak_memory, ratios, report, take_turns, versions
+from benchmarks.support.reading import (
+    BATCH,
+    WINDOW,
+    memory,
+    shuffle_quality,
+    small_reader,
+    start,
+    training,
+)
+from benchmarks.support.rounds import (
+    OURS,
+    peak_memory,
+    ratios,
+    report,
+    take_turns,
+    versions,
+)
 from epg.config.data import DataConfig
 from epg.data.manifest import Manifest
-from epg.data.reader import ShardReader
 from epg.data.sharding import write_shards
 from epg.data.sources.base import Image as Decoded
 from epg.data.sources.base import Item, Reading
 from epg.data.sources.decode import load_image
 from epg.store import Store, open_store
 
-SIZE, BATCH, CLASSES = 256, 100, 10
-WINDOW = 256 * 1024**2
+SIZE, CLASSES = 256, 10
 
 
 class Crops:
@@ -81,7 +96,7 @@ class Ours:
     """Our reader, which goes on from epoch to epoch as in a training."""
 
     def __init__(self, store: Store, manifest: Manifest) -> None:
-        self._reader = ShardReader(store, manifest, "train", window_bytes=WINDOW)
+        self._reader = small_reader(store, manifest)
         self._batches = self._reader.batches(BATCH, seed=0)
 
     def __call__(self, counts: Counter[int]) -> None:
@@ -181,46 +196,17 @@ def installed(package: str) -> bool:
     return True
 
 
-def start(folder: Path, store: Store, manifest: Manifest) -> dict[str, float]:
-    """Seconds to the first batch: of a new reader, and of one that begins far away."""
-    found = {}
-    for name, step in (("first_batch", 0), ("resumed_batch", 100_003)):
-        begun = time.perf_counter()
-        reader = ShardReader(store, manifest, "train", window_bytes=WINDOW)
-        batches = reader.batches(BATCH, 0, step)
-        next(batches)
-        found[name] = time.perf_counter() - begun
-        batches.close()
-    return found
-
-
-def shuffle_quality(store: Store, manifest: Manifest) -> dict[str, float]:
-    """How far samples travel, as a part of the epoch (a third is all one can), and how they mix."""
-    reader = ShardReader(store, manifest, "train", window_bytes=WINDOW)
-    batches = reader.batches(BATCH, seed=0)
-    found = [next(batches) for _ in range(reader.num_samples // BATCH)]
-    ids = np.concatenate([batch.ids for batch in found])
-    batches.close()
-    return {
-        "mean_travel": float(np.abs(ids - np.arange(len(ids))).mean() / len(ids)),
-        "classes_per_batch": float(np.mean([len(set(b.labels.tolist())) for b in found])),
-        "classes": CLASSES,
-    }
-
-
 def main() -> None:
     """Measure, print the ratios, and write them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--folder", type=Path, help="where the sets are written; default: tmpfs")
+    parser.add_argument("--folder", type=Path, help="where the sets are written")
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    memory = Path("/dev/shm")  # noqa: S108 - a benchmark wants memory
-    place = given.folder or (memory if memory.is_dir() else None)
-    with tempfile.TemporaryDirectory(prefix="epg-load-", dir=place) as name:
+    with tempfile.TemporaryDirectory(prefix="epg-load-", dir=given.folder) as name:
         measure(Path(name), given.images, given.rounds, given.output)
 
 
@@ -284,8 +270,10 @@ def measure(folder: Path, images: int, rounds: int, output: Path | None) -> None
             ),
             "rows": cases,
             "ratios": {f"P4 {case}": ratios(rows) for case, rows in cases.items()},
-            "seconds": start(folder, store, manifests["raw"]),
-            "shuffle": shuffle_quality(store, manifests["raw"]),
+            "seconds": start(store, manifests["raw"]),
+            "waits": training(store, manifests["raw"]),
+            "memory": memory(store, manifests["raw"], 50 * images),
+            "shuffle": {**shuffle_quality(store, manifests["raw"]), "classes": CLASSES},
             "peak_memory": peak_memory(),
         },
     )
