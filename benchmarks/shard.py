@@ -48,6 +48,7 @@ from epg.data.sources.decode import load_image
 from epg.store import open_store
 
 SIZE, CLASSES = 256, 10
+PACKAGES = ("torch", "numpy", "pillow", "simplejpeg", "webdataset", "mosaicml-streaming")
 
 
 class Stored(StoredFormat):
@@ -254,7 +255,7 @@ def measure(folder: Path, images: int, rounds: int, output: Path | None) -> None
             "images": images,
             "rounds": rounds,
             "mean_file_bytes": float(np.mean([path.stat().st_size for path in files])),
-            "versions": versions("torch", "numpy", "pillow", "webdataset", "mosaicml-streaming"),
+            "versions": versions(*PACKAGES),
             "rows": cases,
             "ratios": {case: ratios(rows) for case, rows in cases.items()},
             "memory_growth_over_100000_images": growth(files, folder, 10_000, 10),

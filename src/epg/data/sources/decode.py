@@ -165,7 +165,7 @@ def _array(image: Image.Image, data: bytes, whole: bool) -> tuple[NDArray[np.uin
     pixels = _plain_jpeg(image, data, whole)
     if pixels is not None:
         return pixels, []
-    loaded, rules = _image(image, data, False)
+    loaded, rules = _image(image, data, False)  # by Pillow: the other has been tried
     return _with_channels(np.array(loaded, np.uint8)), rules
 
 
