@@ -49,7 +49,8 @@ def test_a_quota_is_told_and_the_run_goes_on_without_it(site: Site, no_pods: Non
 
 def test_runs_of_one_name_do_not_mix(site: Site, store: Store, applied: list[str]):
     """One with another recipe is refused at its first step, one with the same at the stage."""
-    steps = {"pretrain.steps": 5 * site.steps, **OFTEN}
+    # Long enough that the second one of the same recipe comes while the first one trains.
+    steps = {"pretrain.steps": 20 * site.steps, **OFTEN}
     one, another = (json.dumps({**steps, "model.depth": depth}) for depth in (2, 3))
     common = {"store": STORE, "consistency": "false"}
     first = site.submit("shared", **common, overrides=one)
