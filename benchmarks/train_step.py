@@ -1,11 +1,11 @@
 """Training steps of the paper's models: ours against the same network trained plainly.
 
 Plainly: eager, float16 with a scaled loss, a norm per tensor that is read on the host, moving
-averages tensor by tensor, and the encoder's passes one after the other. Windows of steps take
-turns in one process, on the same synthetic uint8 batches that lie on the device. Images a second
-are of the fastest window. TFLOP/s are by the closed form (6 FLOPs per MAC of a forward and backward
-pass; whole passes, though ours make only the CLS token in the last block of pre-training), and
-stand beside a matrix product of the same run.
+averages tensor by tensor, and the encoder's passes one after the other, over the same network
+with what it spares (of the last block of pre-training all but the CLS token). Windows of steps
+take turns in one process, on the same synthetic uint8 batches that lie on the device. Images a
+second are of the fastest window. TFLOP/s are by the closed form of `epg plan`, which counts whole
+passes, and stand beside a matrix product of the same run.
 
     python -m benchmarks.train_step --output benchmarks/results/train_step.json
     python -m benchmarks.train_step --small          # seconds, also on a CPU
@@ -26,7 +26,7 @@ from epg.config.recipe import Recipe
 from epg.data.augment import normalize, to_float, two_views
 from epg.diffusion.preconditioning import c_in, c_noise, per_image
 from epg.diffusion.seeds import SampleNoise
-from epg.evaluation.costs import costs
+from epg.evaluation.planning import training_gflops
 from epg.model.device import prepare_device
 from epg.model.precision import Precision
 from epg.objectives.contrastive import info_nce
@@ -40,17 +40,6 @@ STAGES = {
     "denoising": "imagenet256_xl16",
     "consistency": "imagenet256_l16",
 }
-
-
-def passes(stage: str) -> tuple[str, float]:
-    """Return whose MACs a step takes, and how many FLOPs of each per image."""
-    # Pre-training: 3 passes with gradient (6 FLOPs a MAC), 3 without (2). Consistency: one pass
-    # with and one without; its auxiliary term's passes of the frozen encoder are not counted.
-    return {
-        "pretrain": ("gmacs_encoder", 24.0),
-        "denoising": ("gmacs", 6.0),
-        "consistency": ("gmacs", 8.0),
-    }[stage]
 
 
 class Plain:
@@ -179,9 +168,8 @@ def measure(stage: str, recipe: Recipe, device: torch.device, arguments: Any) ->
             peaks[name] = gpu.peak_gib(device)
             if device.type == "cuda":
                 torch.cuda.empty_cache()
-    whose, flops = passes(stage)
     rates = {name: 1 / value for name, value in best.items()}
-    tflops = rates["ours"] * float(costs(recipe)[whose]) * flops / 1e3
+    tflops = rates["ours"] * training_gflops(recipe, stage) / 1e3
     return {
         "stage": stage,
         "model": recipe.name,
