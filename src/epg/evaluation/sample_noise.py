@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from epg.diffusion.seeds import generator_for
 from epg.machine import available_cores
+
+_PIECE = 1 << 19  # numbers that a thread draws at a time: 4 ms, of which the hand-over is little
 
 
 class SeriesNoise:
@@ -45,10 +48,14 @@ class SeriesNoise:
     def _begin(self, first: int, count: int, step: int) -> tuple[Tensor, list[Future[None]]]:
         """Start to draw; returns what is filled, and by what."""
         drawn = torch.empty((count, *self._shape), pin_memory=self._device.type == "cuda")
-        seeds = [(self._seed, "sample", first + i, step) for i in range(count)]
-        return drawn, [self._pool.submit(_draw, drawn[i], *seed) for i, seed in enumerate(seeds)]
+        some = max(1, _PIECE // math.prod(self._shape))
+        return drawn, [
+            self._pool.submit(self._draw, drawn[begin : begin + some], first + begin, step)
+            for begin in range(0, count, some)
+        ]
 
-
-@torch.inference_mode()  # as who samples, also in another thread
-def _draw(place: Tensor, *seed: int | str) -> None:
-    torch.randn(place.shape, generator=generator_for(*seed), out=place)
+    @torch.inference_mode()  # as who samples, also in another thread
+    def _draw(self, places: Tensor, first: int, step: int) -> None:
+        for i, place in enumerate(places):
+            generator = generator_for(self._seed, "sample", first + i, step)
+            torch.randn(self._shape, generator=generator, out=place)

@@ -13,6 +13,7 @@ from epg.config.loading import load_recipe
 from epg.config.sampling import SamplingConfig
 from epg.errors import UserError
 from epg.evaluation.generate import generate, trajectory, worth_recording
+from epg.evaluation.sample_noise import SeriesNoise
 from epg.model.files import LoadedGenerator, load_generator, load_weights, save_weights
 from epg.model.generator import Generator
 
@@ -237,3 +238,11 @@ def test_passes_of_small_networks_are_worth_a_graph(
     with torch.device("meta"):
         generator = Generator(**load_recipe(recipe).generator_arguments())
     assert worth_recording(generator, batch_size) is worth
+
+
+def test_noise_of_a_sample_is_the_same_alone_and_among_many() -> None:
+    shape, cpu = (3, 64, 64), torch.device("cpu")
+    many = SeriesNoise(5, shape, 100, cpu).take(10, 90)  # drawn in several pieces
+    for place in (0, 41, 42, 89):
+        assert torch.equal(many[place], SeriesNoise(5, shape, 100, cpu).take(10 + place, 1)[0])
+    assert not torch.equal(many[0], SeriesNoise(5, shape, 100, cpu).take(10, 1, step=1)[0])
